@@ -1,0 +1,318 @@
+//! Capabilities: the metadata service permits one operation on one chunk at one node, for a while (I10).
+//!
+//! On the wire a capability is the base64url text (no padding) of an encoded
+//! [`CapabilityBody`](pb::CapabilityBody) followed by 32 bytes of HMAC-SHA256 under the node's key. It is checked in
+//! memory before any disk work; the sum first, so nothing unsigned is ever parsed.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::checksum::Sha256;
+use crate::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId, TenantId};
+use crate::pb;
+use crate::secret::{SECRET_BYTES, SecretKey};
+
+const LABEL: &str = "mini-tectonic capability v1";
+const VERSION: u32 = 1;
+/// Longest text that is looked at; real ones have about 400 bytes.
+const TEXT_BYTES_MAX: usize = 1024;
+
+/// A key shared by the metadata service and one node, and the number that names it.
+#[derive(Debug, Clone)]
+pub struct NodeKey {
+    /// Names the key within capabilities and receipts.
+    pub key_id: u32,
+    /// The key.
+    pub secret: SecretKey,
+}
+
+impl NodeKey {
+    /// The key of a node, derived from the cluster secret: one compromised node can forge only for itself.
+    pub fn derive(cluster_secret: &SecretKey, node: NodeId, key_id: u32) -> Self {
+        let parts: [&[u8]; 2] = [node.as_bytes(), &key_id.to_be_bytes()];
+        Self { key_id, secret: cluster_secret.derive("mini-tectonic node key v1", &parts) }
+    }
+}
+
+/// What a read capability says of the bytes, so that a node can serve them without asking anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadClaims {
+    /// The chunk's size.
+    pub size_bytes: u64,
+    /// The chunk's SHA-256.
+    pub sha256: Sha256,
+    /// See [`pieces_sha256`](crate::checksum::pieces_sha256).
+    pub pieces_sha256: Sha256,
+}
+
+/// The one operation that is permitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permit {
+    /// WriteChunk and QueryWriteStatus, up to so many bytes.
+    Write {
+        /// Most bytes that are taken.
+        max_bytes: u64,
+    },
+    /// ReadChunk and GetChunk of exactly these bytes.
+    Read(ReadClaims),
+    /// DeleteChunk.
+    Delete,
+}
+
+/// Which chunk, and its place in a block; also what the first lines of a checksum file say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkBinding {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Its block.
+    pub block: BlockId,
+    /// The blob or upload.
+    pub blob: BlobId,
+    /// Which shard, from 0.
+    pub shard_index: u32,
+    /// Number of shards or copies.
+    pub shard_count: u32,
+    /// The block's generation.
+    pub generation: u64,
+    /// The metadata's epoch at planning.
+    pub epoch: u64,
+    /// The metadata's sequence at planning.
+    pub sequence: u64,
+}
+
+/// A capability that has been checked, or is about to be signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capability {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node that may act on it.
+    pub node: NodeId,
+    /// The tenant on whose behalf.
+    pub tenant: TenantId,
+    /// What is permitted.
+    pub permit: Permit,
+    /// On which chunk.
+    pub binding: ChunkBinding,
+    /// First moment of validity, milliseconds since 1970.
+    pub not_before_ms: u64,
+    /// Last moment of validity, milliseconds since 1970.
+    pub expire_ms: u64,
+}
+
+/// Why a capability is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CapabilityError {
+    /// Wrong in any way that a stranger must not learn more about.
+    #[error("the capability is not valid here")]
+    Invalid,
+    /// Correct, but too old.
+    #[error("the capability has expired; ask the metadata service for a fresh one")]
+    Expired,
+}
+
+/// Signs a capability; `nonce` makes two of them differ.
+pub fn sign(capability: &Capability, key: &NodeKey, nonce: [u8; 8]) -> String {
+    let mut signed = body(capability, key.key_id, nonce).encode_to_vec();
+    let sum = key.secret.sum(LABEL, &[&signed]);
+    signed.extend_from_slice(&sum);
+    URL_SAFE_NO_PAD.encode(signed)
+}
+
+fn body(capability: &Capability, key_id: u32, nonce: [u8; 8]) -> pb::CapabilityBody {
+    let Capability { cluster, node, tenant, permit, binding, not_before_ms, expire_ms } = capability;
+    let (operation, max_bytes, read) = match permit {
+        Permit::Write { max_bytes } => (pb::Operation::Write, *max_bytes, None),
+        Permit::Read(read) => (pb::Operation::Read, 0, Some(read)),
+        Permit::Delete => (pb::Operation::Delete, 0, None),
+    };
+    let digest = |digest: Option<&Sha256>| digest.map_or_else(Bytes::new, |d| Bytes::copy_from_slice(d.as_bytes()));
+    pb::CapabilityBody {
+        version: VERSION,
+        key_id,
+        cluster_id: Bytes::copy_from_slice(cluster.as_bytes()),
+        node_id: Bytes::copy_from_slice(node.as_bytes()),
+        operation: operation.into(),
+        tenant_id: tenant.to_string(),
+        chunk_id: Bytes::copy_from_slice(binding.chunk.as_bytes()),
+        block_id: Bytes::copy_from_slice(binding.block.as_bytes()),
+        blob_id: Bytes::copy_from_slice(binding.blob.as_bytes()),
+        shard_index: binding.shard_index,
+        shard_count: binding.shard_count,
+        generation: binding.generation,
+        epoch: binding.epoch,
+        sequence: binding.sequence,
+        max_bytes,
+        size_bytes: read.map_or(0, |read| read.size_bytes),
+        sha256: digest(read.map(|read| &read.sha256)),
+        pieces_sha256: digest(read.map(|read| &read.pieces_sha256)),
+        not_before_ms: *not_before_ms,
+        expire_ms: *expire_ms,
+        nonce: Bytes::copy_from_slice(&nonce),
+    }
+}
+
+/// Checks the signature, that the capability is for this cluster and node, and that `now_ms` lies within its time, give
+/// or take `tolerance_ms`. Whether it permits the call at hand is the caller's question: see [`Capability::permit`].
+///
+/// # Errors
+/// [`CapabilityError::Expired`] when only its time is over, else [`CapabilityError::Invalid`].
+pub fn verify(
+    text: &str,
+    keys: &[NodeKey],
+    cluster: ClusterId,
+    node: NodeId,
+    now_ms: u64,
+    tolerance_ms: u64,
+) -> Result<Capability, CapabilityError> {
+    let body = verified_body(text, keys)?;
+    let capability = parse(&body).ok_or(CapabilityError::Invalid)?;
+    if capability.cluster != cluster || capability.node != node {
+        return Err(CapabilityError::Invalid);
+    }
+    if now_ms.saturating_add(tolerance_ms) < capability.not_before_ms {
+        return Err(CapabilityError::Invalid);
+    }
+    if now_ms > capability.expire_ms.saturating_add(tolerance_ms) {
+        return Err(CapabilityError::Expired);
+    }
+    Ok(capability)
+}
+
+/// When a capability's text says that it ends, without any check: for clients that renew in time.
+pub fn expire_ms_unverified(text: &str) -> Option<u64> {
+    let signed = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (encoded, _sum) = signed.split_at_checked(signed.len().checked_sub(SECRET_BYTES)?)?;
+    pb::CapabilityBody::decode(encoded).ok().map(|body| body.expire_ms)
+}
+
+fn verified_body(text: &str, keys: &[NodeKey]) -> Result<pb::CapabilityBody, CapabilityError> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(CapabilityError::Invalid);
+    }
+    let signed = URL_SAFE_NO_PAD.decode(text).map_err(|_malformed| CapabilityError::Invalid)?;
+    let split = signed.len().checked_sub(SECRET_BYTES).ok_or(CapabilityError::Invalid)?;
+    let (encoded, sum) = signed.split_at_checked(split).ok_or(CapabilityError::Invalid)?;
+    let key = keys.iter().find(|key| key.secret.verifies(LABEL, &[encoded], sum)).ok_or(CapabilityError::Invalid)?;
+    let body = pb::CapabilityBody::decode(encoded).map_err(|_malformed| CapabilityError::Invalid)?;
+    if body.version == VERSION && body.key_id == key.key_id { Ok(body) } else { Err(CapabilityError::Invalid) }
+}
+
+fn parse(body: &pb::CapabilityBody) -> Option<Capability> {
+    let permit = match body.operation() {
+        pb::Operation::Write => Permit::Write { max_bytes: body.max_bytes },
+        pb::Operation::Read => Permit::Read(ReadClaims {
+            size_bytes: body.size_bytes,
+            sha256: Sha256::try_from(body.sha256.as_ref()).ok()?,
+            pieces_sha256: Sha256::try_from(body.pieces_sha256.as_ref()).ok()?,
+        }),
+        pb::Operation::Delete => Permit::Delete,
+        pb::Operation::Unspecified => return None,
+    };
+    Some(Capability {
+        cluster: ClusterId::try_from(body.cluster_id.as_ref()).ok()?,
+        node: NodeId::try_from(body.node_id.as_ref()).ok()?,
+        tenant: body.tenant_id.parse().ok()?,
+        permit,
+        binding: ChunkBinding {
+            chunk: ChunkId::try_from(body.chunk_id.as_ref()).ok()?,
+            block: BlockId::try_from(body.block_id.as_ref()).ok()?,
+            blob: BlobId::try_from(body.blob_id.as_ref()).ok()?,
+            shard_index: body.shard_index,
+            shard_count: body.shard_count,
+            generation: body.generation,
+            epoch: body.epoch,
+            sequence: body.sequence,
+        },
+        not_before_ms: body.not_before_ms,
+        expire_ms: body.expire_ms,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entropy::SeededEntropy;
+
+    fn example(permit: Permit) -> (Capability, NodeKey) {
+        let entropy = SeededEntropy::new(3);
+        let node = NodeId::generate(1, &entropy);
+        let key = NodeKey::derive(&SecretKey::generate(&entropy), node, 1);
+        let binding = ChunkBinding {
+            chunk: ChunkId::generate(1, &entropy),
+            block: BlockId::generate(1, &entropy),
+            blob: BlobId::generate(1, &entropy),
+            shard_index: 0,
+            shard_count: 1,
+            generation: 1,
+            epoch: 1,
+            sequence: 42,
+        };
+        let cluster = ClusterId::generate(1, &entropy);
+        let tenant = "posts".parse().unwrap();
+        (Capability { cluster, node, tenant, permit, binding, not_before_ms: 1_000, expire_ms: 2_000 }, key)
+    }
+
+    fn check(text: &str, capability: &Capability, key: &NodeKey, now_ms: u64) -> Result<Capability, CapabilityError> {
+        verify(text, std::slice::from_ref(key), capability.cluster, capability.node, now_ms, 30)
+    }
+
+    #[test]
+    fn what_was_signed_is_what_is_read_for_every_operation() {
+        let read =
+            ReadClaims { size_bytes: 11, sha256: Sha256::of(b"a"), pieces_sha256: Sha256::of(b"b") };
+        for permit in [Permit::Write { max_bytes: 7 }, Permit::Read(read), Permit::Delete] {
+            let (capability, key) = example(permit);
+            let text = sign(&capability, &key, [9; 8]);
+            assert_eq!(check(&text, &capability, &key, 1_500), Ok(capability.clone()));
+            assert_eq!(expire_ms_unverified(&text), Some(2_000));
+        }
+    }
+
+    #[test]
+    fn a_capability_holds_within_its_time_give_or_take_the_tolerance() {
+        let (capability, key) = example(Permit::Delete);
+        let text = sign(&capability, &key, [9; 8]);
+        for (now_ms, expected) in [
+            (969, Err(CapabilityError::Invalid)),
+            (970, Ok(capability.clone())),
+            (2_030, Ok(capability.clone())),
+            (2_031, Err(CapabilityError::Expired)),
+        ] {
+            assert_eq!(check(&text, &capability, &key, now_ms), expected, "at {now_ms}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_foreign_node_cluster_and_key_is_refused() {
+        let (capability, key) = example(Permit::Write { max_bytes: 7 });
+        let text = sign(&capability, &key, [9; 8]);
+        let signed = URL_SAFE_NO_PAD.decode(&text).unwrap();
+        for bit in 0..signed.len() * 8 {
+            let mut flipped = signed.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let flipped = URL_SAFE_NO_PAD.encode(flipped);
+            assert_eq!(check(&flipped, &capability, &key, 1_500), Err(CapabilityError::Invalid), "bit {bit}");
+        }
+        let entropy = SeededEntropy::new(99);
+        let stranger = NodeId::generate(1, &entropy);
+        let keys = std::slice::from_ref(&key);
+        assert!(verify(&text, keys, capability.cluster, stranger, 1_500, 30).is_err());
+        assert!(verify(&text, keys, ClusterId::generate(1, &entropy), capability.node, 1_500, 30).is_err());
+        let other_key = NodeKey { key_id: 2, secret: key.secret.clone() };
+        assert!(check(&text, &capability, &other_key, 1_500).is_err());
+        assert!(verify(&text, &[], capability.cluster, capability.node, 1_500, 30).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_none_is_taken(text in "[A-Za-z0-9_.=-]{0,200}") {
+            let (capability, key) = example(Permit::Delete);
+            prop_assert_eq!(check(&text, &capability, &key, 1_500), Err(CapabilityError::Invalid));
+            expire_ms_unverified(&text);
+        }
+    }
+}

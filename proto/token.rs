@@ -1,0 +1,210 @@
+//! Tokens: the long-lived credentials of the admin, tenants, joining nodes and nodes.
+//!
+//! One text form: `<kind>1.<key id>.<secret>.<crc>`, all hex in lower case: 8 bytes of key id, 32 bytes of secret, and the CRC-32C
+//! of everything before the last dot, so that a mistyped or truncated token is told from a wrong one. A tenant's token
+//! begins with `mt1`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use zeroize::Zeroizing;
+
+use crate::checksum::{Sha256, crc32c};
+use crate::entropy::Entropy;
+use crate::secret::{SECRET_BYTES, SecretKey};
+
+/// Whose token it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TokenKind {
+    /// The operator's.
+    Admin,
+    /// One tenant's.
+    Tenant,
+    /// Lets one node join.
+    Join,
+    /// One node's.
+    Node,
+}
+
+impl TokenKind {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Admin => "ma1",
+            Self::Tenant => "mt1",
+            Self::Join => "mj1",
+            Self::Node => "mn1",
+        }
+    }
+
+    fn from_prefix(prefix: &str) -> Option<Self> {
+        [Self::Admin, Self::Tenant, Self::Join, Self::Node].into_iter().find(|kind| kind.prefix() == prefix)
+    }
+}
+
+/// Names a token without its secret.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenKeyId([u8; 8]);
+
+impl TokenKeyId {
+    /// Draws a new one.
+    pub fn generate(entropy: &dyn Entropy) -> Self {
+        let mut bytes = [0; 8];
+        entropy.fill(&mut bytes);
+        Self(bytes)
+    }
+
+    /// The 8 bytes.
+    pub fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+}
+
+impl TryFrom<&[u8]> for TokenKeyId {
+    type Error = TokenError;
+    fn try_from(bytes: &[u8]) -> Result<Self, TokenError> {
+        bytes.try_into().map(Self).map_err(|_length| TokenError)
+    }
+}
+
+impl fmt::Display for TokenKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TokenKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not a token, or was damaged on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a token, or a damaged one")]
+pub struct TokenError;
+
+/// A token. `Debug` shows its kind and key id only.
+#[derive(Clone)]
+pub struct Token {
+    /// Whose it is.
+    pub kind: TokenKind,
+    /// Its name.
+    pub key_id: TokenKeyId,
+    secret: SecretKey,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} token {} [redacted]", self.kind, self.key_id)
+    }
+}
+
+impl Token {
+    /// Puts a token together.
+    pub fn new(kind: TokenKind, key_id: TokenKeyId, secret: SecretKey) -> Self {
+        Self { kind, key_id, secret }
+    }
+
+    /// Draws a token.
+    pub fn generate(kind: TokenKind, entropy: &dyn Entropy) -> Self {
+        Self::new(kind, TokenKeyId::generate(entropy), SecretKey::generate(entropy))
+    }
+
+    /// What is stored of a token: enough to recognise it, not enough to use it.
+    pub fn secret_sha256(&self) -> Sha256 {
+        Sha256::of(self.secret.expose())
+    }
+
+    /// Whether the stored sum is this token's, in a time that does not depend on where they differ.
+    pub fn matches(&self, stored: &Sha256) -> bool {
+        use subtle::ConstantTimeEq as _;
+        self.secret_sha256().as_bytes().ct_eq(stored.as_bytes()).into()
+    }
+
+    /// The text that its holder keeps and sends. Never for a log.
+    pub fn expose(&self) -> Zeroizing<String> {
+        use fmt::Write as _;
+        let mut text = Zeroizing::new(String::with_capacity(96));
+        text.push_str(self.kind.prefix());
+        let written = write!(text, ".{}.", self.key_id)
+            .and_then(|()| self.secret.expose().iter().try_for_each(|byte| write!(text, "{byte:02x}")));
+        debug_assert!(written.is_ok(), "writing to a string cannot fail");
+        let crc = crc32c(text.as_bytes());
+        let written = write!(text, ".{crc:08x}");
+        debug_assert!(written.is_ok(), "writing to a string cannot fail");
+        text
+    }
+}
+
+fn parse_hex<const N: usize>(text: &str) -> Result<Zeroizing<[u8; N]>, TokenError> {
+    let mut bytes = Zeroizing::new([0; N]);
+    if text.len() != 2 * N || !text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(TokenError);
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digits = std::str::from_utf8(pair).map_err(|_not_ascii| TokenError)?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_checked_above| TokenError)?;
+    }
+    Ok(bytes)
+}
+
+impl FromStr for Token {
+    type Err = TokenError;
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let (before, crc) = text.rsplit_once('.').ok_or(TokenError)?;
+        if format!("{:08x}", crc32c(before.as_bytes())) != crc {
+            return Err(TokenError);
+        }
+        let mut parts = before.split('.');
+        let (Some(prefix), Some(key_id), Some(secret), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(TokenError);
+        };
+        let kind = TokenKind::from_prefix(prefix).ok_or(TokenError)?;
+        let key_id = TokenKeyId(*parse_hex(key_id)?);
+        let secret = parse_hex::<SECRET_BYTES>(secret)?;
+        Ok(Self { kind, key_id, secret: SecretKey::from_slice(secret.as_ref()).ok_or(TokenError)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entropy::SeededEntropy;
+
+    #[test]
+    fn a_token_reads_as_it_was_printed_and_debug_hides_it() {
+        let entropy = SeededEntropy::new(11);
+        for kind in [TokenKind::Admin, TokenKind::Tenant, TokenKind::Join, TokenKind::Node] {
+            let token = Token::generate(kind, &entropy);
+            let text = token.expose();
+            let read: Token = text.parse().unwrap();
+            assert_eq!((read.kind, read.key_id), (kind, token.key_id));
+            assert!(read.matches(&token.secret_sha256()));
+            assert!(text.starts_with(kind.prefix()));
+            let secret = text.split('.').nth(2).unwrap();
+            assert!(!format!("{token:?}").contains(secret));
+        }
+    }
+
+    #[test]
+    fn every_changed_or_missing_character_is_noticed() {
+        let text = Token::generate(TokenKind::Tenant, &SeededEntropy::new(12)).expose();
+        for at in 0..text.len() {
+            let mut changed = text.as_bytes().to_vec();
+            changed[at] ^= 1;
+            assert!(String::from_utf8(changed).unwrap().parse::<Token>().is_err(), "at {at}");
+            assert!(text[..at].parse::<Token>().is_err(), "cut at {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,120}") {
+            prop_assert!(text.parse::<Token>().is_err());
+        }
+    }
+}
