@@ -5,7 +5,7 @@
 //! that table, so a new RPC cannot be forgotten.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use prost::Message as _;
@@ -28,12 +28,17 @@ fn main() -> anyhow::Result<()> {
     }
     let out = PathBuf::from(std::env::var("OUT_DIR").context("cargo sets OUT_DIR")?);
     let descriptors = protox::compile(PROTO_FILES, [PROTO_ROOT]).context("compile the protos")?;
-    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    std::fs::write(out.join("methods.rs"), method_table(&services(&descriptors))?)?;
+    save(&out.join("descriptors.bin"), &descriptors.encode_to_vec())?;
+    save(&out.join("methods.rs"), method_table(&services(&descriptors))?.as_bytes())?;
     tonic_prost_build::configure()
         .bytes(".minitectonic.v1")
         .compile_fds(descriptors)
         .context("generate messages and stubs")
+}
+
+fn save(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "a build product needs no durability")]
+    std::fs::write(path, bytes).with_context(|| format!("write {}", path.display()))
 }
 
 /// Every service of the protos in tonic-build's own terms.

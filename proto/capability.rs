@@ -262,8 +262,7 @@ mod tests {
 
     #[test]
     fn what_was_signed_is_what_is_read_for_every_operation() {
-        let read =
-            ReadClaims { size_bytes: 11, sha256: Sha256::of(b"a"), pieces_sha256: Sha256::of(b"b") };
+        let read = ReadClaims { size_bytes: 11, sha256: Sha256::of(b"a"), pieces_sha256: Sha256::of(b"b") };
         for permit in [Permit::Write { max_bytes: 7 }, Permit::Read(read), Permit::Delete] {
             let (capability, key) = example(permit);
             let text = sign(&capability, &key, [9; 8]);

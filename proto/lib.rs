@@ -20,6 +20,7 @@ pub mod token;
 /// Messages and stubs generated from `proto/minitectonic/v1/*.proto`.
 #[allow(
     clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
     clippy::indexing_slicing,
     clippy::wildcard_enum_match_arm,
     clippy::too_many_lines,

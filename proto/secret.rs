@@ -60,8 +60,7 @@ impl SecretKey {
     }
 
     fn mac(&self, label: &str, parts: &[&[u8]]) -> Hmac<sha2::Sha256> {
-        let mut mac =
-            Hmac::<sha2::Sha256>::new_from_slice(self.0.as_ref()).expect("HMAC takes a key of any length");
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(self.0.as_ref()).expect("HMAC takes a key of any length");
         for part in std::iter::once(label.as_bytes()).chain(parts.iter().copied()) {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);

@@ -61,7 +61,8 @@ fn new_request_id() -> String {
 }
 
 fn google_details(reason: Reason, kind: Kind, details: Details, message: &str, request_id: String) -> ErrorDetails {
-    let facts: HashMap<String, String> = details.facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let facts: HashMap<String, String> =
+        details.facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut google = ErrorDetails::new();
     google.set_error_info(reason.as_str(), ERROR_DOMAIN, facts).set_request_info(request_id, "");
     if let Some(field) = details.field {

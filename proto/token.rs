@@ -156,8 +156,7 @@ impl FromStr for Token {
             return Err(TokenError);
         }
         let mut parts = before.split('.');
-        let (Some(prefix), Some(key_id), Some(secret), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(prefix), Some(key_id), Some(secret), None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(TokenError);
         };

@@ -1,1 +1,3 @@
-//! To come.
+//! The Coordinator.
+
+pub mod store;

@@ -1,1 +1,13 @@
-//! To come.
+//! What both services need at run time and must do alike: time, tasks, workers, logs, data folders, transport.
+//!
+//! A closed set, behind the `runtime` feature: two copies of these would drift, and a common crate would grow.
+
+pub mod clock;
+pub mod folder;
+pub mod tasks;
+pub mod telemetry;
+pub mod transport;
+pub mod worker;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use tasks::TaskGroup;

@@ -1,0 +1,3 @@
+//! Storage engines and what the schema keeps in them.
+
+pub mod engine;

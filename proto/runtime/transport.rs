@@ -1,0 +1,76 @@
+//! What every listener of ours has in common: HTTP/2 limits, health, reflection, and an end with a deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::{Router, TcpIncoming};
+
+use crate::limits;
+
+/// A server with our limits on it. tonic's own defaults leave streams and resets without a bound.
+pub fn server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
+        .max_frame_size(limits::HTTP2_FRAME_BYTES)
+        .max_concurrent_streams(limits::HTTP2_STREAMS_PER_CONNECTION)
+        .http2_max_header_list_size(limits::HTTP2_HEADER_LIST_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(32))
+        .http2_max_local_error_reset_streams(Some(128))
+        .http2_keepalive_interval(Some(limits::HTTP2_KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(limits::HTTP2_KEEPALIVE_TIMEOUT))
+}
+
+/// Binds a listener; port 0 picks a free one.
+///
+/// # Errors
+/// As the system says, for example that the address is in use.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves until `stop` fires, then lets calls finish for at most `drain`. Returns whether all of them did.
+///
+/// # Errors
+/// When the transport fails.
+pub async fn serve(
+    router: Router,
+    listener: TcpListener,
+    stop: CancellationToken,
+    drain: Duration,
+) -> Result<bool, tonic::transport::Error> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stopped = stop.clone();
+    let serving = router.serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await });
+    // The server's own graceful shutdown waits for ever for a client that keeps a stream open.
+    let cut = async {
+        stop.cancelled().await;
+        tokio::time::sleep(drain).await;
+    };
+    tokio::select! {
+        result = serving => result.map(|()| true),
+        () = cut => Ok(false),
+    }
+}
+
+/// Adds reflection (v1 and v1alpha) that lists exactly these services, and can describe the types of error details.
+///
+/// # Errors
+/// When a descriptor set cannot be read, which a test rules out.
+pub fn with_reflection(router: Router, service_names: &[&str]) -> Result<Router, tonic_reflection::server::Error> {
+    let builder = || {
+        let mut builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(crate::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
+        for name in service_names {
+            builder = builder.with_service_name(*name);
+        }
+        builder
+    };
+    Ok(router.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
+}
