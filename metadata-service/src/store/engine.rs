@@ -73,6 +73,11 @@ impl Batch {
         self.writes.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 
+    /// The writes themselves, in key order.
+    pub fn into_writes(self) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
+        self.writes.into_iter()
+    }
+
     /// Number of writes.
     pub fn len(&self) -> usize {
         self.writes.len()
@@ -83,13 +88,17 @@ impl Batch {
         self.writes.is_empty()
     }
 
-    /// Refuses what no engine may be given: see [`BATCH_WRITES_MAX`] and [`RECORD_BYTES_MAX`].
+    /// Refuses what no engine may be given: see [`BATCH_WRITES_MAX`] and [`RECORD_BYTES_MAX`]. The empty key is not for
+    /// use either: an engine may keep its own row there.
     ///
     /// # Errors
     /// [`EngineError::BatchTooLarge`].
     pub fn check_bounds(&self) -> Result<(), EngineError> {
         if self.writes.len() > BATCH_WRITES_MAX {
             return Err(EngineError::BatchTooLarge("too many writes"));
+        }
+        if self.writes.contains_key([].as_slice()) {
+            return Err(EngineError::BatchTooLarge("a key is empty"));
         }
         let too_long = |value: &Option<Vec<u8>>| value.as_ref().is_some_and(|value| value.len() > RECORD_BYTES_MAX);
         if self.writes.values().any(too_long) {
@@ -175,7 +184,8 @@ pub trait Engine: fmt::Debug + Send + Sync {
     /// [`EngineError::Failed`] or [`EngineError::Closed`].
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 
-    /// The first durable rows of a range, in key order, at most `limit`. Not a snapshot across calls.
+    /// The first durable rows of a range, in key order, at most `limit`. The rows of one call are of one moment, between
+    /// two commits; two calls are not.
     ///
     /// # Errors
     /// [`EngineError::Failed`] or [`EngineError::Closed`].
@@ -193,6 +203,9 @@ pub trait Engine: fmt::Debug + Send + Sync {
 
     /// Why commits are refused, once a failure has ended them.
     fn latched(&self) -> Option<String>;
+
+    /// Resolves, with the reason, once a failure has ended all commits: what a service watches to stop taking writes.
+    async fn failed(&self) -> String;
 
     /// Ends the engine: what was accepted is made durable, later calls are refused.
     async fn close(&self);
@@ -241,6 +254,13 @@ mod tests {
         assert_eq!(KeyRange::prefix(b"\xff\xff").end, None);
         let rest = KeyRange::prefix(b"a").after(b"ab");
         assert!(!rest.contains(b"ab") && rest.contains(b"ab\0") && !rest.contains(b"b"));
+    }
+
+    #[test]
+    fn a_batch_with_an_empty_key_is_refused() {
+        let mut batch = Batch::default();
+        batch.delete(Vec::new());
+        assert!(matches!(batch.check_bounds(), Err(EngineError::BatchTooLarge(_))));
     }
 
     #[test]
