@@ -1,0 +1,71 @@
+//! What a client is made of.
+
+use std::fmt;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::retry::RetryPolicy;
+
+/// Settings of a [`Client`](crate::Client).
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ClientConfig {
+    /// The metadata service: `host`, `host:port` or `http://host:port`. The port is 50051 unless given.
+    pub endpoint: String,
+    /// A tenant's token for that tenant's blobs, or the admin token for tenants.
+    pub token: Option<Zeroizing<String>>,
+    /// How long a connection may take to come about. Default: 3 s.
+    pub connect_timeout: Duration,
+    /// How long the answer to one call may take; a longer wait is an unknown outcome, and may be retried. Default: 10 s.
+    pub call_timeout: Duration,
+    /// How long a chunk service may take to answer that a chunk is durable once it has all of it. Default: 60 s.
+    pub sync_timeout: Duration,
+    /// How long a stream may stand still before it is opened anew. Default: 20 s.
+    pub stall_timeout: Duration,
+    /// When to try again, and when to give up.
+    pub retry: RetryPolicy,
+}
+
+impl ClientConfig {
+    /// The defaults, for the metadata service at this endpoint.
+    pub fn new(endpoint: impl Into<String>) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            token: None,
+            connect_timeout: Duration::from_secs(3),
+            call_timeout: Duration::from_secs(10),
+            sync_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(20),
+            retry: RetryPolicy::default(),
+        }
+    }
+
+    /// The credential to use. Surrounding white space is dropped, since token files end with a newline.
+    #[must_use]
+    pub fn with_token(mut self, token: impl AsRef<str>) -> Self {
+        self.token = Some(Zeroizing::new(token.as_ref().trim().to_owned()));
+        self
+    }
+
+    /// When to try again, and when to give up.
+    #[must_use]
+    pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+}
+
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientConfig")
+            .field("endpoint", &self.endpoint)
+            .field("token", &self.token.as_ref().map(|_secret| "[redacted]"))
+            .field("connect_timeout", &self.connect_timeout)
+            .field("call_timeout", &self.call_timeout)
+            .field("sync_timeout", &self.sync_timeout)
+            .field("stall_timeout", &self.stall_timeout)
+            .field("retry", &self.retry)
+            .finish()
+    }
+}

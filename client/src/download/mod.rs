@@ -1,0 +1,77 @@
+//! Reading a blob.
+
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+
+use proto::ids::BlobId;
+
+use crate::blob::Blob;
+use crate::client::Client;
+use crate::error::Error;
+use crate::progress::Progress;
+
+/// Part of a blob.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ByteRange {
+    /// First byte; at most the blob's size.
+    pub offset: u64,
+    /// How many bytes; all that follow when `None`. The range ends with the blob if that is earlier.
+    pub limit: Option<u64>,
+}
+
+/// What to read, and how.
+#[derive(Clone, Default)]
+pub struct DownloadOptions {
+    /// Which bytes; all of them by default.
+    pub range: ByteRange,
+    /// Is told how far the download has come.
+    pub progress: Option<Progress>,
+}
+
+impl fmt::Debug for DownloadOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DownloadOptions")
+            .field("range", &self.range)
+            .field("progress", &self.progress.is_some())
+            .finish()
+    }
+}
+
+/// Where the bytes of a download go.
+pub enum Sink {
+    /// A file: written beside it under a temporary name, and renamed only after everything verified. One that exists
+    /// and is not a regular file (`/dev/null`) is written directly, as a writer.
+    File(PathBuf),
+    /// Gets the bytes in order. Each frame is verified before it is written, each block when it is complete: after an
+    /// error, what was written is a beginning of the blob that may hold a damaged block. Written on a thread of its own.
+    Writer(Box<dyn Write + Send>),
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Writer(_) => f.write_str("Writer"),
+        }
+    }
+}
+
+/// What was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Downloaded {
+    /// The blob.
+    pub blob: Blob,
+    /// Bytes written to the sink.
+    pub bytes: u64,
+}
+
+impl Client {
+    /// Reads a blob, or part of it, and verifies every byte.
+    ///
+    /// # Errors
+    /// [`Error`]; of category [`DataLoss`](crate::Category::DataLoss) when no copy of a block verifies.
+    pub async fn download(&self, blob: BlobId, options: DownloadOptions, sink: Sink) -> Result<Downloaded, Error> {
+        todo!()
+    }
+}
