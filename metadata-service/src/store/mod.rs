@@ -3,5 +3,7 @@
 #[cfg(test)]
 mod conformance;
 pub mod engine;
+#[cfg(test)]
+pub(crate) mod faulty;
 pub mod memory;
 pub mod sled;

@@ -32,11 +32,11 @@ use proto::limits::MIB;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use self::database::LogSync;
+pub(crate) use self::database::LogSync;
 use self::database::{Database, Log};
 use self::latch::Latch;
 use self::shared::Shared;
-use self::space::FreeSpace;
+pub(crate) use self::space::FreeSpace;
 use self::space::{DiskOf, Watermarks};
 use self::writer::{Job, Writer};
 use super::engine::{Decide, Engine, EngineError, KeyRange, Row};
@@ -73,7 +73,7 @@ impl fmt::Debug for SledEngine {
 }
 
 /// What tests replace.
-type WrapLog = Box<dyn FnOnce(Box<dyn LogSync>) -> Box<dyn LogSync>>;
+pub(crate) type WrapLog = Box<dyn FnOnce(Box<dyn LogSync>) -> Box<dyn LogSync>>;
 
 impl SledEngine {
     /// Opens the database in a folder, made if it is missing, and recovers it. Blocks until everything found there is
@@ -86,7 +86,7 @@ impl SledEngine {
     }
 
     /// As [`Self::open`], with the log's sync wrapped and the disk's free space told by someone else.
-    fn open_with(
+    pub(crate) fn open_with(
         folder: &Path,
         options: &SledOptions,
         wrap_log: WrapLog,

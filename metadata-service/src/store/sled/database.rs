@@ -178,16 +178,16 @@ impl LogSync for Log {
 /// Waits until sled has let go of its files, so that whoever opens them next finds them free.
 ///
 /// sled's lock goes with its last handle on the file, which an I/O thread of its own may hold a little longer than the
-/// database lives. That lock and one taken through our descriptor exclude each other, so taking it is the proof.
-pub(super) fn wait_until_released(file: &File) {
+/// database lives. That lock and one taken through our descriptor exclude each other, so getting it is the proof.
+pub(super) fn wait_until_released(file: &File) -> io::Result<()> {
     let started = Instant::now();
-    while file.try_lock().is_err() {
+    while let Err(error) = file.try_lock() {
         if started.elapsed() > RELEASE_WITHIN {
-            tracing::warn!("sled still holds the lock on its files after it was closed");
-            return;
+            return Err(error.into());
         }
         std::thread::park_timeout(Duration::from_millis(1));
     }
+    file.unlock()
 }
 
 #[cfg(test)]

@@ -97,11 +97,14 @@ impl Writer {
     }
 
     fn finish(self) {
+        // Declared first, so that it fires last, and even when sled panics over its end.
+        let _ended = self.shared.ended.clone().drop_guard();
         let Self { shared, database, log, file, .. } = self;
-        let _ended = shared.ended.clone().drop_guard();
         drop((log, database));
         shared.close();
-        wait_until_released(&file);
+        if let Err(error) = wait_until_released(&file) {
+            tracing::warn!(%error, "sled may still hold its files");
+        }
     }
 }
 

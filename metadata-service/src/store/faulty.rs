@@ -1,0 +1,123 @@
+//! Faults for tests: a wrapper around the real log of an engine, and its controller.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::sled::{FreeSpace, LogSync, WrapLog};
+
+/// What a dying disk answers.
+const EIO: i32 = 5;
+
+/// How long a test waits for what must happen.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Controls the syncs of a log. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LogFaults(Arc<(Mutex<LogState>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct LogState {
+    held: bool,
+    /// Syncs that may end although they are held.
+    passes: u64,
+    fails: bool,
+    panics: bool,
+    /// Syncs that have begun.
+    begun: u64,
+}
+
+impl LogState {
+    fn must_wait(&self) -> bool {
+        self.held && self.passes == 0
+    }
+}
+
+impl LogFaults {
+    /// What puts the wrapper into an engine.
+    pub(crate) fn wrap(&self) -> WrapLog {
+        let faults = self.clone();
+        Box::new(|real| Box::new(FaultyLog { real, faults }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LogState> {
+        self.0.0.lock().expect("nobody panics with the lock held")
+    }
+
+    fn change(&self, change: impl FnOnce(&mut LogState)) {
+        change(&mut self.lock());
+        self.0.1.notify_all();
+    }
+
+    /// From now on syncs do not end.
+    pub(crate) fn hold(&self) {
+        self.change(|state| state.held = true);
+    }
+
+    /// Lets one sync end; the next ones are held still.
+    pub(crate) fn let_one_pass(&self) {
+        self.change(|state| state.passes += 1);
+    }
+
+    /// Lets all syncs go on.
+    pub(crate) fn release(&self) {
+        self.change(|state| (state.held, state.passes) = (false, 0));
+    }
+
+    /// From now on syncs fail, as does one that is held.
+    pub(crate) fn fail(&self) {
+        self.change(|state| state.fails = true);
+    }
+
+    /// From now on syncs panic.
+    pub(crate) fn panic(&self) {
+        self.change(|state| state.panics = true);
+    }
+
+    /// Syncs that have begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.lock().begun
+    }
+
+    /// Blocks until this many syncs have begun.
+    pub(crate) fn wait_until_begun(&self, syncs: u64) {
+        let (state, wait) = self.0.1.wait_timeout_while(self.lock(), DEADLINE, |state| state.begun < syncs).unwrap();
+        assert!(!wait.timed_out(), "{} of {syncs} syncs have begun", state.begun);
+    }
+}
+
+#[derive(Debug)]
+struct FaultyLog {
+    real: Box<dyn LogSync>,
+    faults: LogFaults,
+}
+
+impl LogSync for FaultyLog {
+    fn sync(&mut self) -> io::Result<()> {
+        self.faults.change(|state| state.begun += 1);
+        let condition = &self.faults.0.1;
+        let mut state = condition.wait_while(self.faults.lock(), |state| state.must_wait()).unwrap();
+        state.passes = state.passes.saturating_sub(1);
+        let (fails, panics) = (state.fails, state.panics);
+        drop(state);
+        assert!(!panics, "as the test asked");
+        if fails { Err(io::Error::from_raw_os_error(EIO)) } else { self.real.sync() }
+    }
+}
+
+/// A disk whose free space a test sets.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DiskFaults(Arc<Mutex<u64>>);
+
+impl DiskFaults {
+    /// From now on this many bytes are free.
+    pub(crate) fn set_free(&self, bytes: u64) {
+        *self.0.lock().unwrap() = bytes;
+    }
+}
+
+impl FreeSpace for DiskFaults {
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(*self.0.lock().unwrap())
+    }
+}

@@ -1,0 +1,212 @@
+//! Shown only when durable (I3), nobody answered before the sync (I15), the first failure is the last (I19).
+
+use super::*;
+use crate::store::conformance::{number, row};
+use crate::store::engine::{Batch, Decision, EngineExt as _};
+
+fn get(engine: &Arc<SledEngine>, key: &'static [u8]) -> Started<Option<Bytes>> {
+    let engine = Arc::clone(engine);
+    Box::pin(async move { engine.get(key).await })
+}
+
+fn scan(engine: &Arc<SledEngine>, prefix: &'static [u8], limit: usize) -> Started<Vec<Row>> {
+    let engine = Arc::clone(engine);
+    Box::pin(async move { engine.scan(&KeyRange::prefix(prefix), limit).await })
+}
+
+fn delete(key: &[u8]) -> Batch {
+    let mut batch = Batch::default();
+    batch.delete(key.to_vec());
+    batch
+}
+
+fn increment(engine: &Arc<SledEngine>) -> Started<u64> {
+    let engine = Arc::clone(engine);
+    Box::pin(async move {
+        let decide = |view: &dyn crate::store::engine::View| {
+            let next = number(view.get(b"count")?) + 1;
+            let batch = puts(&[(b"count", &next.to_be_bytes())]);
+            Ok((Decision { batch, frees_space: false }, next))
+        };
+        engine.decide(decide).await
+    })
+}
+
+/// A closure that writes nothing and tells what it saw.
+fn look(engine: &Arc<SledEngine>) -> Started<u64> {
+    let engine = Arc::clone(engine);
+    Box::pin(async move {
+        let seen = engine.decide(|view| Ok::<_, EngineError>((Decision::default(), number(view.get(b"count")?))));
+        seen.await
+    })
+}
+
+#[tokio::test]
+async fn i3_a_write_is_not_shown_while_its_sync_lasts_and_is_shown_after_it() {
+    let fixture = Fixture::new();
+    let engine = &fixture.engine;
+    commit(&**engine, puts(&[(b"a/1", b"old"), (b"a/2", b"old"), (b"b/1", b"old")])).await.unwrap();
+    let mut batch = puts(&[(b"a/2", b"new")]);
+    batch.delete(b"b/1".to_vec());
+    let stalled = fixture.stall(batch).await;
+    let changed = start(get(engine, b"a/2")).await;
+    let deleted = start(get(engine, b"b/1")).await;
+    let over_changed = start(scan(engine, b"a/", 10)).await;
+    let over_deleted = start(scan(engine, b"b/", 10)).await;
+    assert_eq!(engine.get(b"a/1").await.unwrap().as_deref(), Some(b"old".as_slice()));
+    assert_eq!(engine.get(b"absent").await.unwrap(), None);
+    assert_eq!(engine.scan(&KeyRange::prefix(b"a/"), 1).await.unwrap(), [row(b"a/1", b"old")]);
+    assert_eq!(engine.scan(&KeyRange::prefix(b"a/"), 0).await.unwrap(), []);
+    assert_eq!(engine.scan(&KeyRange::prefix(b"c/"), 10).await.unwrap(), []);
+    assert_eq!(engine.sequence(), 1);
+    fixture.log.release();
+    assert_eq!(stalled.await.unwrap(), 2);
+    assert_eq!(changed.await.unwrap().as_deref(), Some(b"new".as_slice()));
+    assert_eq!(deleted.await.unwrap(), None);
+    assert_eq!(over_changed.await.unwrap(), [row(b"a/1", b"old"), row(b"a/2", b"new")]);
+    assert_eq!(over_deleted.await.unwrap(), []);
+    assert_eq!(engine.sequence(), 2);
+}
+
+#[tokio::test]
+async fn i15_a_failed_sync_fails_everyone_who_waited_and_nothing_of_its_group_is_ever_shown() {
+    let fixture = Fixture::new();
+    let engine = &fixture.engine;
+    commit(&**engine, puts(&[(b"a", b"old"), (b"b", b"old"), (b"c", b"old")])).await.unwrap();
+    let mut stalled = fixture.stall(puts(&[(b"lead", b"")])).await;
+    let first = start(commit_boxed(engine, puts(&[(b"a", b"new")]))).await;
+    let second = start(commit_boxed(engine, delete(b"b"))).await;
+    let only_looks = start(look(engine)).await;
+    let syncs = fixture.log.begun();
+    fixture.log.let_one_pass();
+    fixture.log.wait_until_begun(syncs + 1);
+    assert!(poll_once(&mut stalled).await.is_ready(), "its own sync went well");
+    let late = start(commit_boxed(engine, puts(&[(b"c", b"new")]))).await;
+    let (reader, scanner) = (start(get(engine, b"a")).await, start(scan(engine, b"", 10)).await);
+    fixture.log.fail();
+    fixture.log.release();
+    for waited in [first, second, only_looks] {
+        assert!(matches!(waited.await, Err(EngineError::Failed { action: "sync its log", .. })));
+    }
+    assert!(matches!(late.await, Err(EngineError::Latched(_))));
+    assert!(matches!(reader.await, Err(EngineError::Latched(_))));
+    assert!(matches!(scanner.await, Err(EngineError::Latched(_))));
+    assert!(matches!(engine.get(b"a").await, Err(EngineError::Latched(_))));
+    assert!(matches!(engine.get(b"b").await, Err(EngineError::Latched(_))));
+    assert!(matches!(engine.scan(&KeyRange::prefix(b""), 10).await, Err(EngineError::Latched(_))));
+    assert_eq!(engine.get(b"c").await.unwrap().as_deref(), Some(b"old".as_slice()));
+    assert_eq!(engine.scan(&KeyRange::prefix(b"c"), 10).await.unwrap(), [row(b"c", b"old")]);
+    assert!(matches!(commit(&**engine, puts(&[(b"d", b"")])).await, Err(EngineError::Latched(_))));
+    assert!(matches!(look(engine).await, Err(EngineError::Latched(_))));
+    assert_eq!(engine.latched(), Some(engine.failed().await));
+    assert_eq!(engine.sequence(), 2);
+    engine.close().await;
+    assert!(matches!(engine.get(b"c").await, Err(EngineError::Closed)));
+}
+
+#[tokio::test]
+async fn i15_a_decision_that_writes_nothing_waits_for_what_it_saw() {
+    let fixture = Fixture::new();
+    let stalled = fixture.stall(puts(&[(b"lead", b"")])).await;
+    let written = start(increment(&fixture.engine)).await;
+    let mut looked = start(look(&fixture.engine)).await;
+    let syncs = fixture.log.begun();
+    fixture.log.let_one_pass();
+    fixture.log.wait_until_begun(syncs + 1);
+    assert!(poll_once(&mut looked).await.is_pending(), "it saw a write that is not durable");
+    fixture.log.release();
+    assert_eq!((stalled.await.unwrap(), written.await.unwrap(), looked.await.unwrap()), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn commits_of_one_group_see_each_other_and_share_one_sync() {
+    let fixture = Fixture::new();
+    let stalled = fixture.stall(puts(&[(b"lead", b"")])).await;
+    let mut queued = Vec::new();
+    for _ in 0..100 {
+        queued.push(start(increment(&fixture.engine)).await);
+    }
+    let syncs = fixture.log.begun();
+    fixture.log.release();
+    stalled.await.unwrap();
+    for (expected, commit) in (1..).zip(queued) {
+        assert_eq!(commit.await.unwrap(), expected);
+    }
+    assert_eq!(fixture.log.begun(), syncs + 1);
+    assert_eq!(fixture.engine.sequence(), 101);
+}
+
+#[tokio::test]
+async fn a_commit_whose_caller_went_away_holds_all_the_same() {
+    let fixture = Fixture::new();
+    let stalled = fixture.stall(puts(&[(b"lead", b"")])).await;
+    drop(start(increment(&fixture.engine)).await);
+    fixture.log.release();
+    stalled.await.unwrap();
+    assert_eq!(look(&fixture.engine).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn i19_a_panic_in_a_sync_latches_and_fails_everyone_who_waited() {
+    let fixture = Fixture::new();
+    let stalled = fixture.stall(puts(&[(b"lead", b"")])).await;
+    let (queued, reader) = (start(increment(&fixture.engine)).await, start(get(&fixture.engine, b"lead")).await);
+    fixture.log.panic();
+    fixture.log.release();
+    assert!(matches!(stalled.await, Err(EngineError::Latched(_))));
+    assert!(matches!(queued.await, Err(EngineError::Latched(_))));
+    assert!(matches!(reader.await, Err(EngineError::Latched(_))));
+    assert!(fixture.engine.latched().unwrap().contains("as the test asked"));
+    assert_eq!(fixture.engine.get(b"other").await.unwrap(), None);
+    fixture.engine.close().await;
+}
+
+#[tokio::test]
+async fn i19_a_panic_in_a_closure_latches_and_its_group_is_not_applied() {
+    let fixture = Fixture::new();
+    let stalled = fixture.stall(puts(&[(b"lead", b"")])).await;
+    let before = start(increment(&fixture.engine)).await;
+    let engine = Arc::clone(&fixture.engine);
+    let panics = start(Box::pin(async move { engine.commit(Box::new(|_| panic!("a bug"))).await })).await;
+    let after = start(increment(&fixture.engine)).await;
+    fixture.log.release();
+    assert_eq!(stalled.await.unwrap(), 1);
+    for failed in [before, panics, after] {
+        assert!(matches!(failed.await, Err(EngineError::Latched(reason)) if reason.contains("a bug")));
+    }
+    assert_eq!(fixture.engine.get(b"count").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_was_committed_and_its_numbering_survive_every_close_and_reopen() {
+    let folder = TempDir::new().unwrap();
+    for round in 0..30_u64 {
+        let engine = SledEngine::open(folder.path(), &SledOptions::default()).unwrap();
+        assert_eq!(engine.sequence(), round);
+        let rows = engine.scan(&KeyRange::prefix(b""), 100).await.unwrap();
+        let expected: Vec<_> = (0..round).map(|n| row(&n.to_be_bytes(), b"kept")).collect();
+        assert_eq!(rows, expected);
+        assert_eq!(commit(&engine, puts(&[(&round.to_be_bytes(), b"kept")])).await.unwrap(), round + 1);
+        engine.close().await;
+    }
+}
+
+#[tokio::test]
+async fn closing_makes_durable_what_was_accepted() {
+    let fixture = Fixture::new();
+    let stalled = fixture.stall(puts(&[(b"lead", b"")])).await;
+    let queued = start(increment(&fixture.engine)).await;
+    let engine = Arc::clone(&fixture.engine);
+    let closing = start(Box::pin(async move {
+        engine.close().await;
+        Ok(())
+    }));
+    let closing = closing.await;
+    fixture.log.release();
+    closing.await.unwrap();
+    assert_eq!((stalled.await.unwrap(), queued.await.unwrap()), (1, 1));
+    assert!(matches!(look(&fixture.engine).await, Err(EngineError::Closed)));
+    let reopened = SledEngine::open(fixture.folder.path(), &SledOptions::default()).unwrap();
+    assert_eq!(number(reopened.get(b"count").await.unwrap()), 1);
+    reopened.close().await;
+}
