@@ -2,10 +2,13 @@
 
 use futures_util::Stream;
 use proto::ids::BlobId;
+use proto::pb;
 
 use crate::blob::Blob;
+use crate::call::new_request_id;
 use crate::client::Client;
 use crate::error::Error;
+use crate::pages::{Page, entries};
 
 /// Which blobs to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,12 +25,36 @@ impl Client {
     /// # Errors
     /// [`Error`]; of category [`NotFound`](crate::Category::NotFound) also for another tenant's blob.
     pub async fn get_blob(&self, blob: BlobId) -> Result<Blob, Error> {
-        todo!()
+        let operation = format!("get blob {blob}");
+        let message = pb::GetBlobRequest { tenant_id: String::new(), blob_id: blob.to_string() };
+        let answer = self
+            .metadata(&operation, message, |mut service, message| async move { service.get_blob(message).await })
+            .await?;
+        self.blob_of(answer.blob, &operation)
     }
 
     /// Lists blobs, page by page as the stream is read.
     pub fn list_blobs(&self, options: ListOptions) -> impl Stream<Item = Result<Blob, Error>> + Send + 'static {
-        futures_util::stream::empty()
+        let client = self.clone();
+        entries(move |page_token| {
+            let client = client.clone();
+            let message = pb::ListBlobsRequest {
+                tenant_id: String::new(),
+                page_size: i32::try_from(options.page_size).unwrap_or(i32::MAX),
+                page_token,
+                display_name_prefix: options.prefix.clone(),
+            };
+            async move { client.page_of_blobs(message).await }
+        })
+    }
+
+    async fn page_of_blobs(&self, message: pb::ListBlobsRequest) -> Result<Page<Blob>, Error> {
+        let operation = "list blobs";
+        let answer = self
+            .metadata(operation, message, |mut service, message| async move { service.list_blobs(message).await })
+            .await?;
+        let blobs = answer.blobs.into_iter().map(|blob| self.blob_of(Some(blob), operation));
+        Ok((blobs.collect::<Result<_, _>>()?, answer.next_page_token))
     }
 
     /// Deletes a blob. From the answer on no call sees it.
@@ -35,6 +62,18 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn delete_blob(&self, blob: BlobId) -> Result<(), Error> {
-        todo!()
+        let message =
+            pb::DeleteBlobRequest { tenant_id: String::new(), blob_id: blob.to_string(), request_id: new_request_id() };
+        self.metadata(format!("delete blob {blob}"), message, |mut service, message| async move {
+            service.delete_blob(message).await
+        })
+        .await
+        .map(|pb::DeleteBlobResponse {}| ())
+    }
+
+    /// The blob of an answer.
+    pub(crate) fn blob_of(&self, blob: Option<pb::Blob>, operation: &str) -> Result<Blob, Error> {
+        let blob = blob.ok_or("no blob").and_then(Blob::try_from);
+        blob.map_err(|problem| self.malformed(operation, problem))
     }
 }

@@ -1,11 +1,16 @@
 //! Client library of MiniTectonic-RS.
 
+mod apart;
 mod blob;
 mod blobs;
+mod call;
+mod channel;
 mod client;
 mod config;
 mod download;
+mod endpoint;
 mod error;
+mod pages;
 mod progress;
 mod retry;
 mod tenants;

@@ -51,3 +51,126 @@ impl RetryPolicy {
         full / 2 + full * u32::from(random) / 510
     }
 }
+
+/// A failure that is to be followed by a repeat.
+#[derive(Debug)]
+pub(crate) struct Spent {
+    /// How long to wait before it.
+    pub(crate) pause: Duration,
+    /// The failure.
+    pub(crate) error: Error,
+}
+
+/// What one operation has left of its policy.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    policy: RetryPolicy,
+    /// When things last went well.
+    since: Instant,
+    repeats: u32,
+}
+
+impl Budget {
+    pub(crate) fn new(policy: RetryPolicy) -> Self {
+        Self { policy, since: Instant::now(), repeats: 0 }
+    }
+
+    /// A service answered: the time for which it was out of reach is over. The number of repeats stays, so that a
+    /// service that fails each time it is asked does not keep the caller for ever.
+    pub(crate) fn renew(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// The operation has come further than ever.
+    pub(crate) fn progressed(&mut self) {
+        self.renew();
+        self.repeats = 0;
+    }
+
+    /// How long a service may be tried: less for one that has never answered.
+    fn limit(&self, has_answered: bool) -> Duration {
+        if has_answered { self.policy.unreachable } else { self.policy.first_contact }
+    }
+
+    /// How long the next attempt may take.
+    pub(crate) fn left(&self, has_answered: bool) -> Duration {
+        self.limit(has_answered).saturating_sub(self.since.elapsed())
+    }
+
+    /// Takes a failure and says how long to pause before the repeat.
+    ///
+    /// # Errors
+    /// The failure itself, when it is final or nothing is left.
+    pub(crate) fn spend(&mut self, error: Error, has_answered: bool) -> Result<Spent, Error> {
+        let left = self.left(has_answered);
+        let asked = error.retry_after().unwrap_or_default();
+        if error.retry() == Retry::Never || self.repeats >= self.policy.repeats_max || left.is_zero() || asked > left {
+            return Err(error);
+        }
+        let mut random = [0];
+        OsEntropy.fill(&mut random);
+        let pause = self.policy.pause(self.repeats, random[0]).max(asked).min(left);
+        self.repeats += 1;
+        tracing::debug!(%error, repeat = self.repeats, ?pause, "trying again");
+        Ok(Spent { pause, error })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tonic::{Code, Status};
+
+    use super::*;
+    use crate::error::{Call, Service};
+
+    fn broken() -> Error {
+        let call = Call { operation: "ask".into(), service: Service::Metadata, endpoint: "http://a:1".into() };
+        let cause = std::io::Error::other("gone");
+        Error::from_call(&call, Status::from_error(Box::new(cause)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_never_answered_is_given_up_sooner() {
+        let mut budget = Budget::new(RetryPolicy::default());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert!(budget.spend(broken(), false).is_err());
+        assert!(budget.spend(broken(), true).is_ok());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert!(budget.spend(broken(), true).is_err());
+        budget.renew();
+        assert!(budget.spend(broken(), false).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn repeats_without_progress_are_counted_even_if_the_service_answers() {
+        let mut budget = Budget::new(RetryPolicy { repeats_max: 2, ..RetryPolicy::default() });
+        for _ in 0..2 {
+            assert!(budget.spend(broken(), true).is_ok());
+            budget.renew();
+        }
+        assert!(budget.spend(broken(), true).is_err());
+        budget.progressed();
+        assert!(budget.spend(broken(), true).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_pass_by_itself_is_final_at_once() {
+        let mut budget = Budget::new(RetryPolicy::default());
+        let error = Error::QuotaReached { available_bytes: 1 };
+        assert!(matches!(budget.spend(error, true), Err(Error::QuotaReached { .. })));
+        assert_eq!(broken().retry(), Retry::SameCall);
+        assert_eq!(Code::Unknown, Status::from_error(Box::new(std::io::Error::other("x"))).code());
+    }
+
+    proptest! {
+        #[test]
+        fn pauses_double_up_to_the_longest_and_never_shrink_below_half(repeat in 0_u32..100, random in 0_u8..=255) {
+            let policy = RetryPolicy::default();
+            let pause = policy.pause(repeat, random);
+            prop_assert!(pause >= policy.pause_min / 2 && pause <= policy.pause_max);
+            prop_assert!(policy.pause(repeat + 1, random) >= pause);
+            if repeat >= 5 { prop_assert!(pause >= policy.pause_max / 2); }
+        }
+    }
+}

@@ -1,12 +1,18 @@
 //! Tenants: registering, listing, changing.
 
+use std::fmt;
+
 use futures_util::Stream;
 use proto::ids::TenantId;
 use proto::pb;
+use proto::pb::metadata_service_client::MetadataServiceClient;
+use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
+use crate::call::new_request_id;
 use crate::client::Client;
 use crate::error::Error;
+use crate::pages::entries;
 
 /// A tenant just registered, with its first token.
 #[derive(Clone)]
@@ -17,8 +23,8 @@ pub struct RegisteredTenant {
     pub token: Zeroizing<String>,
 }
 
-impl std::fmt::Debug for RegisteredTenant {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for RegisteredTenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegisteredTenant").field("tenant", &self.tenant).field("token", &"[redacted]").finish()
     }
 }
@@ -29,7 +35,19 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn register_tenant(&self, tenant: &TenantId, quota: pb::Quota) -> Result<RegisteredTenant, Error> {
-        todo!()
+        let operation = format!("register tenant {tenant}");
+        let message = pb::RegisterTenantRequest {
+            tenant_id: tenant.to_string(),
+            request_id: new_request_id(),
+            quota: Some(quota),
+            traffic_class: pb::TrafficClass::Unspecified.into(),
+        };
+        let answer = self
+            .metadata(&operation, message, |mut service, message| async move { service.register_tenant(message).await })
+            .await?;
+        let token = Zeroizing::new(answer.token);
+        let tenant = answer.tenant.ok_or_else(|| self.malformed(operation, NO_TENANT))?;
+        Ok(RegisteredTenant { tenant, token })
     }
 
     /// Returns a tenant with its usage: for the admin token the one named, for a tenant's token that tenant.
@@ -37,12 +55,28 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn get_tenant(&self, tenant: Option<&TenantId>) -> Result<pb::Tenant, Error> {
-        todo!()
+        let operation = tenant.map_or_else(|| "get the token's tenant".to_owned(), |id| format!("get tenant {id}"));
+        let message = pb::GetTenantRequest { tenant_id: text_of(tenant) };
+        let answer = self
+            .metadata(&operation, message, |mut service, message| async move { service.get_tenant(message).await })
+            .await?;
+        answer.tenant.ok_or_else(|| self.malformed(operation, NO_TENANT))
     }
 
     /// Lists the tenants in the order of their ids, page by page as the stream is read. Needs the admin token.
     pub fn list_tenants(&self) -> impl Stream<Item = Result<pb::Tenant, Error>> + Send + 'static {
-        futures_util::stream::empty()
+        let client = self.clone();
+        entries(move |page_token| {
+            let client = client.clone();
+            async move {
+                let message = pb::ListTenantsRequest { page_size: 0, page_token };
+                let method = |mut service: MetadataServiceClient<Channel>, message| async move {
+                    service.list_tenants(message).await
+                };
+                let answer = client.metadata("list tenants", message, method).await?;
+                Ok((answer.tenants, answer.next_page_token))
+            }
+        })
     }
 
     /// Changes a tenant: a quota that is given replaces the whole quota, a class that is not `Unspecified` the class.
@@ -56,7 +90,17 @@ impl Client {
         quota: Option<pb::Quota>,
         class: pb::TrafficClass,
     ) -> Result<pb::Tenant, Error> {
-        todo!()
+        let operation = format!("update tenant {tenant}");
+        let message = pb::UpdateTenantRequest {
+            tenant_id: tenant.to_string(),
+            request_id: new_request_id(),
+            quota,
+            traffic_class: class.into(),
+        };
+        let answer = self
+            .metadata(&operation, message, |mut service, message| async move { service.update_tenant(message).await })
+            .await?;
+        answer.tenant.ok_or_else(|| self.malformed(operation, NO_TENANT))
     }
 
     /// Removes a tenant that holds no blob and no open upload. Needs the admin token.
@@ -64,7 +108,11 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn delete_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
-        todo!()
+        let operation = format!("delete tenant {tenant}");
+        let message = pb::DeleteTenantRequest { tenant_id: tenant.to_string(), request_id: new_request_id() };
+        self.metadata(operation, message, |mut service, message| async move { service.delete_tenant(message).await })
+            .await
+            .map(|pb::DeleteTenantResponse {}| ())
     }
 
     /// Makes a new token for a tenant; the one before it stays valid, older ones end. With a tenant's own token the
@@ -73,6 +121,19 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn rotate_tenant_token(&self, tenant: Option<&TenantId>) -> Result<Zeroizing<String>, Error> {
-        todo!()
+        let message = pb::RotateTenantTokenRequest { tenant_id: text_of(tenant), request_id: new_request_id() };
+        let answer = self
+            .metadata("make a new token", message, |mut service, message| async move {
+                service.rotate_tenant_token(message).await
+            })
+            .await?;
+        Ok(Zeroizing::new(answer.token))
     }
+}
+
+const NO_TENANT: &str = "no tenant";
+
+/// An id on the wire; empty stands for the token's own tenant.
+fn text_of(tenant: Option<&TenantId>) -> String {
+    tenant.map(TenantId::to_string).unwrap_or_default()
 }

@@ -85,7 +85,9 @@ pub(super) fn advice_for(reason: Reason) -> Option<&'static str> {
         Reason::NoChunkNode => Some("start a chunk service, or wait until it has joined"),
         Reason::MetadataUnreachable => Some("the chunk service cannot reach the metadata service: is that running?"),
         Reason::ChunkMissing | Reason::ChunkCorrupt | Reason::RecordCorrupt => Some(REPORT_DAMAGE),
-        Reason::ChecksumMismatch => Some("bytes changed on the way: try again; if it stays, check this machine's memory"),
+        Reason::ChecksumMismatch => {
+            Some("bytes changed on the way: try again; if it stays, check this machine's memory")
+        }
         Reason::UploadExpired | Reason::StreamStalled => Some("try again"),
         Reason::TenantNotEmpty => Some("delete its blobs first"),
         Reason::Internal => Some("the service's log has the cause under the request id"),

@@ -1,14 +1,34 @@
 //! Storing a blob.
+//!
+//! ```text
+//! input --read, hash, cut--> frames --one stream per block--> chunk service
+//!   producer                  conductor, block, replay          receipts --> CommitUpload (session)
+//! ```
+//! Reading, hashing, sending and the nodes' writing overlap; what is in memory is bounded by the frames in flight. The
+//! blob's SHA-256 and the frames' CRC-32Cs are folded once, when a byte is read: a byte that has to be sent again must
+//! have the same CRC-32C, so what is stored is what was summed (I2). Nothing is visible before the commit (I3); a failure
+//! or a drop before it gives the upload up, and a crash leaves it to its lease.
+
+mod block;
+mod conductor;
+mod input;
+mod producer;
+mod replay;
+mod session;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
 
+use self::conductor::Conductor;
+use self::input::Input;
+use self::session::Session;
+use crate::apart::{self, Place};
 use crate::blob::Blob;
 use crate::client::Client;
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::progress::{Meter, Progress};
 
 /// Where the bytes of an upload come from.
 pub enum Source {
@@ -59,6 +79,19 @@ impl Client {
     /// # Errors
     /// [`Error`]; [`Error::Unsettled`] when the last answer was lost.
     pub async fn upload(&self, source: Source, options: UploadOptions) -> Result<Blob, Error> {
-        todo!()
+        let input = apart::run(Place::Pool, move || Input::open(source)).await?;
+        let meter = Meter::new(input.size_bytes(), options.progress.clone());
+        let (session, plans) = Session::start(self, input.size_bytes(), options).await?;
+        let sent = match Conductor::new(&session, &input, plans, meter) {
+            Ok(conductor) => conductor.run(input).await,
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok((whole, receipts)) => session.commit(whole, receipts).await,
+            Err(error) => {
+                session.give_up().await;
+                Err(error)
+            }
+        }
     }
 }

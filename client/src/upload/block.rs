@@ -1,0 +1,328 @@
+//! Writing one block: one stream, or as many as it takes.
+//!
+//! Each frame is noted in the [`Replay`] before it is sent, so a stream may break at any moment. What the node has is then
+//! asked for, and the next stream goes on there; a node that was restarted has nothing, and gets the block from its
+//! start. The block is done when its receipt is here (I5), wherever it was asked for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proto::checksum::Sha256;
+use proto::error::Retry;
+use proto::pb;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Response;
+use tonic::metadata::{Ascii, MetadataValue};
+
+use super::input::InputFile;
+use super::producer::{Frame, OpenBlock, Piece};
+use super::replay::Replay;
+use super::session::{Session, UploadHandle};
+use crate::call::{attempt, bearer, request};
+use crate::channel::Peer;
+use crate::config::ClientConfig;
+use crate::error::{Call, Error};
+use crate::progress::Meter;
+use crate::retry::Budget;
+
+/// Messages between the pump and the transport: one being encoded, one ready.
+const MESSAGES_AHEAD: usize = 2;
+
+/// A block that is durable.
+#[derive(Debug)]
+pub(super) struct SealedBlock {
+    pub(super) size_bytes: u64,
+    pub(super) sha256: Sha256,
+    pub(super) receipt: Bytes,
+}
+
+/// Where the chunk of a block goes.
+#[derive(Debug, Clone)]
+struct Target {
+    peer: Arc<Peer>,
+    chunk_id: String,
+    authorization: MetadataValue<Ascii>,
+}
+
+impl Target {
+    /// The target of a plan. This version writes whole blocks to one chunk service.
+    fn of(handle: &UploadHandle, plan: &pb::BlockPlan) -> Result<Self, Error> {
+        let [chunk] = plan.chunks.as_slice() else {
+            let problem = format!("a block of {} chunks, of which this client can write 1", plan.chunks.len());
+            return Err(handle.malformed(problem));
+        };
+        let peer = handle.client.peers().node(&chunk.endpoint);
+        let peer = peer.map_err(|_malformed| handle.malformed(format!("the endpoint '{}'", chunk.endpoint)))?;
+        let authorization = bearer(&chunk.capability).ok_or_else(|| handle.malformed("a malformed capability"))?;
+        Ok(Self { peer, chunk_id: chunk.chunk_id.clone(), authorization })
+    }
+
+    fn call(&self, operation: &str) -> Call {
+        self.peer.call(format!("{operation} {}", self.chunk_id))
+    }
+}
+
+/// Writes one block.
+#[derive(Debug)]
+pub(super) struct BlockWriter {
+    handle: UploadHandle,
+    index: u64,
+    offset: u64,
+    /// Most bytes that the plan allows.
+    max_bytes: u64,
+    /// What the spec states: the block's size, when it is known before its bytes are.
+    size_bytes: Option<u64>,
+    target: Target,
+    pieces: mpsc::Receiver<Piece>,
+    replay: Replay,
+    /// The input's end of this block, once it was reached.
+    end: Option<End>,
+    /// The pump was waiting for input when it was last stopped.
+    starved: bool,
+    meter: Meter,
+    metered_bytes: u64,
+    persisted_bytes: u64,
+    budget: Budget,
+    /// Held until the block is durable.
+    _slot: OwnedSemaphorePermit,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct End {
+    sha256: Option<Sha256>,
+}
+
+enum Recovered {
+    Sealed(SealedBlock),
+    ResumeAt(u64),
+}
+
+impl BlockWriter {
+    pub(super) fn new(
+        session: &Session,
+        plan: &pb::BlockPlan,
+        block: OpenBlock,
+        file: Option<InputFile>,
+        meter: Meter,
+    ) -> Result<Self, Error> {
+        let handle = session.handle.clone();
+        let (index, offset) = (block.index, block.index * session.cut.block_bytes);
+        if (plan.block_index, plan.offset_bytes) != (index, offset) || plan.max_bytes > session.cut.block_bytes {
+            return Err(handle.malformed("a plan that does not follow the one before it"));
+        }
+        Ok(Self {
+            target: Target::of(&handle, plan)?,
+            index,
+            offset,
+            max_bytes: plan.max_bytes,
+            size_bytes: file.is_some().then_some(plan.max_bytes),
+            pieces: block.pieces,
+            replay: Replay::new(session.cut.frame_bytes, offset, file),
+            end: None,
+            starved: false,
+            meter,
+            metered_bytes: 0,
+            persisted_bytes: 0,
+            budget: Budget::new(handle.client.config().retry),
+            _slot: block.slot,
+            handle,
+        })
+    }
+
+    /// Writes the block and returns what the node states about it.
+    ///
+    /// # Errors
+    /// What cannot be repeated, or was repeated in vain.
+    pub(super) async fn run(mut self) -> Result<(u64, SealedBlock), Error> {
+        let mut start = 0;
+        loop {
+            let error = match self.stream_from(start).await {
+                Ok(answer) => return self.sealed(answer).map(|sealed| (self.index, sealed)),
+                Err(error) => error,
+            };
+            match self.recover(error).await? {
+                Recovered::Sealed(sealed) => return Ok((self.index, sealed)),
+                Recovered::ResumeAt(offset) => start = offset,
+            }
+        }
+    }
+
+    fn config(&self) -> &ClientConfig {
+        self.handle.client.config()
+    }
+
+    /// One stream, to its answer.
+    async fn stream_from(&mut self, start: u64) -> Result<pb::WriteChunkResponse, Error> {
+        let target = self.target.clone();
+        let mut service = target.peer.chunk_client(self.handle.frame_bytes_max);
+        let (messages, body) = mpsc::channel(MESSAGES_AHEAD);
+        let mut answer =
+            std::pin::pin!(service.write_chunk(request(ReceiverStream::new(body), Some(&target.authorization))));
+        let early = tokio::select! {
+            answer = &mut answer => Some(answer),
+            pumped = self.pump(start, messages) => pumped.map(|()| None)?,
+        };
+        let rest = async {
+            match early {
+                Some(answer) => answer,
+                None => answer.await,
+            }
+        };
+        let call = target.call("write chunk");
+        attempt(&target.peer, &call, self.config().sync_timeout, rest).await.map(Response::into_inner)
+    }
+
+    /// Sends everything from this offset on. Ends early when the stream takes no more: its answer then says why.
+    async fn pump(&mut self, start: u64, messages: mpsc::Sender<pb::WriteChunkRequest>) -> Result<(), Error> {
+        let mut offset = start;
+        let mut spec = Some(pb::WriteChunkSpec { chunk_id: self.target.chunk_id.clone(), size_bytes: self.size_bytes });
+        while let Some(Frame { content, crc32c }) = self.frame_at(offset).await? {
+            let end = offset + content.len() as u64;
+            let data = Some(pb::ChunkData { content, crc32c: Some(crc32c) });
+            let message = pb::WriteChunkRequest { spec: spec.take(), write_offset: offset, data, ..Default::default() };
+            if !self.hand_over(&messages, message).await? {
+                return Ok(());
+            }
+            offset = end;
+            self.meter_up_to(offset);
+        }
+        let sha256 = self.end.and_then(|end| end.sha256);
+        let last = pb::WriteChunkRequest {
+            spec,
+            write_offset: offset,
+            data: None,
+            finish_write: true,
+            checksums: sha256.map(|sha256| pb::ChunkChecksums { sha256: sha256.to_string() }),
+        };
+        self.hand_over(&messages, last).await.map(|_taken| ())
+    }
+
+    /// The frame that begins at this offset: one noted before, or the next of the input. `None` at the block's end.
+    async fn frame_at(&mut self, offset: u64) -> Result<Option<Frame>, Error> {
+        if offset < self.replay.bytes() {
+            return self.replay.frame_at(offset).await;
+        }
+        if self.end.is_some() {
+            return Ok(None);
+        }
+        self.starved = true;
+        let piece = self.pieces.recv().await;
+        self.starved = false;
+        match piece {
+            Some(Piece::Frame(frame)) if offset + frame.content.len() as u64 > self.max_bytes => {
+                Err(Error::QuotaReached { available_bytes: self.offset + self.max_bytes })
+            }
+            Some(Piece::Frame(frame)) => {
+                self.replay.push(&frame);
+                Ok(Some(frame))
+            }
+            Some(Piece::End { sha256 }) => {
+                self.end = Some(End { sha256 });
+                Ok(None)
+            }
+            // Reading failed, and whoever reads says how; this block has nothing to add.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the stream took the message.
+    async fn hand_over(
+        &self,
+        messages: &mpsc::Sender<pb::WriteChunkRequest>,
+        message: pb::WriteChunkRequest,
+    ) -> Result<bool, Error> {
+        let after = self.config().stall_timeout;
+        match tokio::time::timeout(after, messages.send(message)).await {
+            Ok(taken) => Ok(taken.is_ok()),
+            Err(_elapsed) => Err(Error::TimedOut { call: Box::new(self.target.call("write chunk")), after }),
+        }
+    }
+
+    fn meter_up_to(&mut self, bytes: u64) {
+        self.meter.add(bytes.saturating_sub(self.metered_bytes));
+        self.metered_bytes = self.metered_bytes.max(bytes);
+    }
+
+    /// After a failure: finds out what the node has, with fresh permission if need be.
+    async fn recover(&mut self, mut error: Error) -> Result<Recovered, Error> {
+        if self.starved && error.retryable() {
+            // A stream without input is cut; it is opened anew when there is something to send.
+            self.budget.progressed();
+            self.frame_at(self.replay.bytes()).await?;
+        }
+        loop {
+            // A node that cannot be reached may have come back elsewhere.
+            let refresh = error.retry() == Retry::Refresh || matches!(error, Error::Unreachable { .. });
+            let spent = self.budget.spend(error, self.target.peer.has_answered())?;
+            tokio::time::sleep(spent.pause).await;
+            if refresh {
+                self.refresh().await?;
+            }
+            match self.query().await {
+                Ok(status) => return self.recovered(status),
+                Err(failure) => error = failure,
+            }
+        }
+    }
+
+    /// Takes a fresh capability, and the node's present endpoint with it.
+    async fn refresh(&mut self) -> Result<(), Error> {
+        let plans = self.handle.clone().allocate(self.index, 1, Vec::new()).await?;
+        let plan = plans.iter().find(|plan| plan.block_index == self.index);
+        let target =
+            Target::of(&self.handle, plan.ok_or_else(|| self.handle.malformed("no plan of a planned block"))?)?;
+        if target.chunk_id != self.target.chunk_id {
+            return Err(self.handle.malformed("another chunk for a block that is being written"));
+        }
+        self.target = target;
+        Ok(())
+    }
+
+    async fn query(&self) -> Result<pb::QueryWriteStatusResponse, Error> {
+        let Target { peer, chunk_id, authorization } = &self.target;
+        let mut service = peer.chunk_client(self.handle.frame_bytes_max);
+        let message = pb::QueryWriteStatusRequest { chunk_id: chunk_id.clone() };
+        let answer = service.query_write_status(request(message, Some(authorization)));
+        let call = self.target.call("query the write of chunk");
+        attempt(peer, &call, self.config().call_timeout, answer).await.map(Response::into_inner)
+    }
+
+    fn recovered(&mut self, status: pb::QueryWriteStatusResponse) -> Result<Recovered, Error> {
+        if status.complete {
+            let answer = pb::WriteChunkResponse {
+                chunk_id: self.target.chunk_id.clone(),
+                persisted_size_bytes: status.persisted_size_bytes,
+                sha256: status.sha256,
+                receipt: status.receipt,
+            };
+            return self.sealed(answer).map(Recovered::Sealed);
+        }
+        if status.persisted_size_bytes > self.persisted_bytes {
+            self.persisted_bytes = status.persisted_size_bytes;
+            self.budget.progressed();
+        } else {
+            self.budget.renew();
+        }
+        Ok(Recovered::ResumeAt(self.replay.resume_at(status.persisted_size_bytes)))
+    }
+
+    /// Checks the node's statement against what was sent.
+    fn sealed(&self, answer: pb::WriteChunkResponse) -> Result<SealedBlock, Error> {
+        let protocol = |problem: &str| Error::Protocol {
+            call: Box::new(self.target.call("write chunk")),
+            problem: problem.to_owned(),
+        };
+        let Some(End { sha256: expected }) = self.end else {
+            return Err(protocol("a receipt before it had the whole block"));
+        };
+        if answer.chunk_id != self.target.chunk_id || answer.persisted_size_bytes != self.replay.bytes() {
+            return Err(protocol("a receipt for something else"));
+        }
+        let sha256 = answer.sha256.parse().map_err(|_malformed| protocol("no SHA-256"))?;
+        if expected.is_some_and(|expected| expected != sha256) {
+            return Err(protocol("another SHA-256 than that of the bytes sent"));
+        }
+        Ok(SealedBlock { size_bytes: answer.persisted_size_bytes, sha256, receipt: answer.receipt })
+    }
+}
