@@ -29,6 +29,11 @@ const CHILD_FOLDER: &str = "MINI_TECTONIC_KILL_CHILD_FOLDER";
 const ROUNDS: &str = "MINI_TECTONIC_KILL_ROUNDS";
 const WRITERS: usize = 32;
 const PREFIX: &str = "acked ";
+/// Parts of a commit, and for how many commits they are kept: large enough that a group spans several of the files'
+/// segments, so that a kill finds it half written.
+const PARTS: u64 = 16;
+const PART_BYTES: usize = 4000;
+const PARTS_KEPT_FOR: u64 = 16;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,11 +54,11 @@ async fn what_was_acknowledged_survives_kill_9() -> Result<()> {
     Ok(())
 }
 
-/// 1 to 4,096: from the first commit to many groups.
+/// 1 to 1,024: from the first commit to many groups.
 fn random_count() -> usize {
     let mut random = [0; 2];
     OsEntropy.fill(&mut random);
-    usize::from(u16::from_be_bytes(random) % 4096) + 1
+    usize::from(u16::from_be_bytes(random) % 1024) + 1
 }
 
 async fn write_until_killed(folder: &Path) -> Result<()> {
@@ -72,15 +77,21 @@ async fn write_until_killed(folder: &Path) -> Result<()> {
     writers.join_next().await.context("there are writers")??
 }
 
-/// Writes the row after the last one and moves the marker on to it: the numbers have no gap, the marker is one row.
+/// Writes the row after the last one with its parts, and deletes the parts of an earlier one.
 fn next_row(view: &dyn View) -> Result<(Decision, u64), EngineError> {
-    let last = number(view.get(b"count")?);
+    let next = number(view.get(b"count")?) + 1;
     let mut batch = Batch::default();
-    batch.put(key(b"row/", last + 1), vec![7; 200]);
-    batch.put(b"count".to_vec(), (last + 1).to_be_bytes().to_vec());
-    batch.delete(key(b"marker/", last));
-    batch.put(key(b"marker/", last + 1), Vec::new());
-    Ok((Decision { batch, frees_space: false }, last + 1))
+    batch.put(b"count".to_vec(), next.to_be_bytes().to_vec());
+    batch.put(key(b"row/", next), Vec::new());
+    for part in 0..PARTS {
+        batch.put(part_key(next, part), vec![7; PART_BYTES]);
+        batch.delete(part_key(next.saturating_sub(PARTS_KEPT_FOR), part));
+    }
+    Ok((Decision { batch, frees_space: false }, next))
+}
+
+fn part_key(number: u64, part: u64) -> Vec<u8> {
+    key(&key(b"part/", number), part)
 }
 
 fn number(value: Option<Bytes>) -> u64 {
@@ -125,15 +136,21 @@ async fn check(folder: &Path, acked: &[u64]) -> Result<u64> {
     let engine = SledEngine::open(folder, &SledOptions::default())?;
     let count = number(engine.get(b"count").await?);
     ensure!(engine.sequence() == count, "{count} commits, but the sequence is {}", engine.sequence());
-    let rows = engine.scan(&KeyRange::prefix(b"row/"), usize::MAX).await?;
-    let complete =
-        rows.iter().zip(1..).all(|((found, value), number)| *found == key(b"row/", number) && value.len() == 200);
-    ensure!(complete && u64::try_from(rows.len())? == count, "{} rows, not 1 to {count}", rows.len());
-    let markers = engine.scan(&KeyRange::prefix(b"marker/"), 2).await?;
-    let keys: Vec<_> = markers.iter().map(|(found, _)| found.to_vec()).collect();
-    ensure!(keys == [key(b"marker/", count)], "half of a batch: {keys:?}");
+    let rows = keys(&engine, b"row/").await?;
+    ensure!(
+        rows == (1..=count).map(|number| key(b"row/", number)).collect::<Vec<_>>(),
+        "the rows are not 1 to {count}"
+    );
+    let kept = (count + 1).saturating_sub(PARTS_KEPT_FOR).max(1)..=count;
+    let expected: Vec<_> = kept.flat_map(|number| (0..PARTS).map(move |part| part_key(number, part))).collect();
+    ensure!(keys(&engine, b"part/").await? == expected, "the parts are not those of the last commits before {count}");
     let lost: Vec<_> = acked.iter().filter(|number| **number > count).collect();
     ensure!(lost.is_empty(), "{count} rows, but these were acknowledged: {lost:?}");
     engine.close().await;
     Ok(count)
+}
+
+async fn keys(engine: &SledEngine, prefix: &[u8]) -> Result<Vec<Vec<u8>>, EngineError> {
+    let rows = engine.scan(&KeyRange::prefix(prefix), usize::MAX).await?;
+    Ok(rows.into_iter().map(|(key, _)| key.to_vec()).collect())
 }

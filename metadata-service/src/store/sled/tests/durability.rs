@@ -202,11 +202,12 @@ async fn closing_makes_durable_what_was_accepted() {
         Ok(())
     }));
     let closing = closing.await;
+    let just_in_time = start(increment(&fixture.engine)).await;
     fixture.log.release();
     closing.await.unwrap();
-    assert_eq!((stalled.await.unwrap(), queued.await.unwrap()), (1, 1));
+    assert_eq!((stalled.await.unwrap(), queued.await.unwrap(), just_in_time.await.unwrap()), (1, 1, 2));
     assert!(matches!(look(&fixture.engine).await, Err(EngineError::Closed)));
     let reopened = SledEngine::open(fixture.folder.path(), &SledOptions::default()).unwrap();
-    assert_eq!(number(reopened.get(b"count").await.unwrap()), 1);
+    assert_eq!(number(reopened.get(b"count").await.unwrap()), 2);
     reopened.close().await;
 }
