@@ -71,10 +71,6 @@ impl Peer {
         Call { operation: operation.into(), service: self.service, endpoint: self.endpoint.clone() }
     }
 
-    pub(crate) fn endpoint(&self) -> &str {
-        &self.endpoint
-    }
-
     pub(crate) fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
     }

@@ -1,28 +1,49 @@
 //! The client itself: what all operations share.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::pb;
+use tokio_util::task::TaskTracker;
+use tonic::metadata::{Ascii, MetadataValue};
 
+use crate::call::bearer;
+use crate::channel::Peers;
 use crate::config::ClientConfig;
+use crate::endpoint;
 use crate::error::Error;
 
 /// Stores and reads blobs, and manages tenants. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
-pub struct Client {}
+pub struct Client(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    config: ClientConfig,
+    authorization: Option<MetadataValue<Ascii>>,
+    peers: Peers,
+    /// What goes on after its caller has gone: giving uploads up.
+    farewells: TaskTracker,
+}
 
 impl Client {
     /// Makes a client. Nothing is sent, and no connection made, before the first call.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the endpoint or the token cannot be one.
-    pub fn new(config: ClientConfig) -> Result<Self, Error> {
-        todo!()
+    pub fn new(mut config: ClientConfig) -> Result<Self, Error> {
+        config.endpoint = endpoint::normalise(&config.endpoint)?;
+        let bad_token =
+            || Error::Invalid { what: "token", problem: "it holds characters that no token has".to_owned() };
+        let authorization = config.token.as_ref().map(|token| bearer(token).ok_or_else(bad_token)).transpose()?;
+        let peers = Peers::new(&config.endpoint, config.connect_timeout)
+            .map_err(|error| Error::Invalid { what: "endpoint", problem: error.to_string() })?;
+        Ok(Self(Arc::new(Shared { config, authorization, peers, farewells: TaskTracker::new() })))
     }
 
     /// The metadata service's endpoint in its one form, for example `http://127.0.0.1:50051`.
     pub fn endpoint(&self) -> &str {
-        todo!()
+        &self.0.config.endpoint
     }
 
     /// Returns the state of the whole cluster. Needs the admin token.
@@ -30,12 +51,35 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn cluster_status(&self) -> Result<pb::GetClusterStatusResponse, Error> {
-        todo!()
+        let message = pb::GetClusterStatusRequest {};
+        self.repeated("get the cluster's status", message, |message| async move {
+            self.peers().metadata().cluster_client().get_cluster_status(message).await
+        })
+        .await
     }
 
-    /// Waits, at most this long, until uploads that failed or were dropped have been given up at the service too, so
-    /// that their reservation is free at once. Worth calling before a program ends after it cancelled an upload.
+    /// Waits, at most this long, until uploads that were dropped have been given up at the service too, so that what
+    /// they reserved is free at once. Worth calling before a program ends that cancelled an upload.
     pub async fn settle(&self, within: Duration) {
-        todo!()
+        self.0.farewells.close();
+        if tokio::time::timeout(within, self.0.farewells.wait()).await.is_err() {
+            tracing::debug!("some uploads could not be given up in time; they expire by themselves");
+        }
+    }
+
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.0.peers
+    }
+
+    pub(crate) fn authorization(&self) -> Option<&MetadataValue<Ascii>> {
+        self.0.authorization.as_ref()
+    }
+
+    pub(crate) fn farewells(&self) -> &TaskTracker {
+        &self.0.farewells
     }
 }

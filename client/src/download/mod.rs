@@ -1,4 +1,13 @@
 //! Reading a blob.
+//!
+//! The metadata service says which blocks the range has and where they are ([`layout`]); each block is read and verified
+//! frame by frame ([`block`]) and written to its place in a [`file`], or in order to a [`writer`]. A block that is read
+//! whole is also checked against the SHA-256 that the metadata holds, in the one pass that writes it (I2).
+
+mod block;
+mod file;
+mod layout;
+mod writer;
 
 use std::fmt;
 use std::io::Write;
@@ -6,10 +15,13 @@ use std::path::PathBuf;
 
 use proto::ids::BlobId;
 
+use self::layout::Layout;
+use self::writer::Output;
+use crate::apart::{self, Place};
 use crate::blob::Blob;
 use crate::client::Client;
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::progress::{Meter, Progress};
 
 /// Part of a blob.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,6 +84,40 @@ impl Client {
     /// # Errors
     /// [`Error`]; of category [`DataLoss`](crate::Category::DataLoss) when no copy of a block verifies.
     pub async fn download(&self, blob: BlobId, options: DownloadOptions, sink: Sink) -> Result<Downloaded, Error> {
-        todo!()
+        let target = apart::run(Place::Pool, move || Target::of(sink)).await?;
+        let layout = Layout::open(self, blob, options.range).await?;
+        let (blob, bytes) = (layout.blob.clone(), layout.total_bytes());
+        let meter = Meter::new(Some(bytes), options.progress);
+        match target {
+            Target::Replace(path) => file::fetch(layout, path, &meter).await?,
+            Target::Write(output) => writer::fetch(layout, output, &meter).await?,
+        }
+        Ok(Downloaded { blob, bytes })
     }
+}
+
+/// A sink, looked at.
+enum Target {
+    /// A regular file, or one that is not there yet.
+    Replace(PathBuf),
+    Write(Output),
+}
+
+impl Target {
+    fn of(sink: Sink) -> Result<Self, Error> {
+        let path = match sink {
+            Sink::Writer(writer) => return Ok(Self::Write(Output::Writer(writer))),
+            Sink::File(path) => path,
+        };
+        match std::fs::metadata(&path) {
+            Ok(found) if !found.is_file() && !found.is_dir() => Ok(Self::Write(Output::Special(path))),
+            // What is wrong with the path, if anything, shows when the file is made.
+            Ok(_) | Err(_) => Ok(Self::Replace(path)),
+        }
+    }
+}
+
+/// The error for a whole block that is not what the metadata says, although each of its frames was right.
+fn wrong_sum(blob_id: BlobId, block_index: u64) -> Error {
+    Error::Damaged { blob_id, problem: format!("block {block_index} has another SHA-256 than the metadata holds") }
 }
