@@ -1,0 +1,200 @@
+//! What an operator may set.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use proto::limits;
+
+use crate::error::ChunkError;
+
+/// How long a stop waits for calls in flight, unless told otherwise.
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// The metadata service on one host.
+pub const METADATA_ENDPOINT: &str = "http://127.0.0.1:50051";
+
+/// Everything that a chunk service is told from outside.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder whose subfolder `chunks` this service owns.
+    pub storage: PathBuf,
+    /// The metadata service's URL.
+    pub metadata: String,
+    /// Where the join token is; `join.token` in the storage folder when absent.
+    pub join_token_file: Option<PathBuf>,
+    /// The URL under which clients reach this service; derived from the listener's address when absent.
+    pub advertise: Option<String>,
+    /// What fails together with this node: a host, a rack. Empty means the node itself.
+    pub failure_domain: String,
+    /// How long a stop waits for calls in flight.
+    pub drain: Duration,
+    /// Listen on an address that other machines reach although nothing is encrypted.
+    pub allow_plaintext_network: bool,
+    /// The constants.
+    pub tuning: Tuning,
+}
+
+impl Config {
+    /// The defaults of one host, over this storage folder.
+    pub fn new(storage: impl Into<PathBuf>) -> Self {
+        Self {
+            storage: storage.into(),
+            metadata: METADATA_ENDPOINT.to_owned(),
+            join_token_file: None,
+            advertise: None,
+            failure_domain: String::new(),
+            drain: DRAIN,
+            allow_plaintext_network: false,
+            tuning: Tuning::default(),
+        }
+    }
+
+    pub(crate) fn chunks_folder(&self) -> PathBuf {
+        self.storage.join("chunks")
+    }
+
+    pub(crate) fn join_token_path(&self) -> PathBuf {
+        self.join_token_file.clone().unwrap_or_else(|| self.storage.join("join.token"))
+    }
+}
+
+/// Constants of the chunk service that operators and tests may set. Durations are written like `15s` or `1h`, sizes
+/// like `256KiB` or plain bytes.
+#[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
+#[group(id = "chunk_tuning")]
+#[command(next_help_heading = "Chunk tuning")]
+pub struct Tuning {
+    /// Frame size of reads: 1 byte to 1 MiB; whole 64 KiB pieces are cheapest
+    #[arg(long, env = "MINI_TECTONIC_READ_FRAME_SIZE", value_name = "SIZE", default_value = "256KiB", value_parser = size)]
+    pub read_frame_size: u64,
+    /// How long an open write is kept after its stream broke, for the writer to go on
+    #[arg(long, env = "MINI_TECTONIC_WRITE_SESSION_KEPT", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub write_session_kept: Duration,
+    /// Open writes at once
+    #[arg(long, env = "MINI_TECTONIC_WRITE_SESSIONS_MAX", value_name = "COUNT", default_value_t = 1024)]
+    pub write_sessions_max: usize,
+    /// Open writes of one tenant at once
+    #[arg(long, env = "MINI_TECTONIC_WRITE_SESSIONS_PER_TENANT", value_name = "COUNT", default_value_t = 256)]
+    pub write_sessions_per_tenant: usize,
+    /// Bytes of all writes together that are received and not yet handed to the disk
+    #[arg(long, env = "MINI_TECTONIC_WRITE_BUFFERS", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    pub write_buffers: u64,
+    /// ReadChunk streams at once
+    #[arg(long, env = "MINI_TECTONIC_READ_STREAMS_MAX", value_name = "COUNT", default_value_t = 1024)]
+    pub read_streams_max: usize,
+    /// Free space of the disk below which no chunk is taken; reads and deletes go on
+    #[arg(long, env = "MINI_TECTONIC_CHUNK_LOW_WATERMARK", value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    pub chunk_low_watermark: u64,
+    /// A stream that makes no progress for this long is cut
+    #[arg(long, env = "MINI_TECTONIC_STREAM_STALL", value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub stream_stall: Duration,
+    /// A stream is cut after this long whatever its progress; clients go on where it ended
+    #[arg(long, env = "MINI_TECTONIC_STREAM_LIFE", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub stream_life: Duration,
+    /// File operations at once
+    #[arg(long, env = "MINI_TECTONIC_DISK_THREADS", value_name = "COUNT", default_value_t = 32)]
+    pub disk_threads: usize,
+    /// Without a heartbeat for this long no chunk is taken
+    #[arg(long, env = "MINI_TECTONIC_HEARTBEAT_LOST_FOR_WRITES", value_name = "DURATION", default_value = "10min", value_parser = duration)]
+    pub heartbeat_lost_for_writes: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            read_frame_size: limits::FRAME_BYTES,
+            write_session_kept: limits::WRITE_SESSION_KEPT,
+            write_sessions_max: 1024,
+            write_sessions_per_tenant: 256,
+            write_buffers: 64 * limits::MIB,
+            read_streams_max: 1024,
+            chunk_low_watermark: 256 * limits::MIB,
+            stream_stall: limits::STREAM_STALL,
+            stream_life: limits::STREAM_LIFE_MAX,
+            disk_threads: 32,
+            heartbeat_lost_for_writes: limits::HEARTBEAT_LOST_FOR_WRITES,
+        }
+    }
+}
+
+impl Tuning {
+    /// Refuses values with which nothing would work.
+    pub(crate) fn check(&self) -> Result<(), ChunkError> {
+        let refuse = |what, problem: &str| Err(ChunkError::Setting { what, problem: problem.to_owned() });
+        if self.read_frame_size == 0 || self.read_frame_size > limits::FRAME_BYTES_MAX {
+            return refuse("--read-frame-size", "must be 1 byte to 1 MiB");
+        }
+        if self.write_buffers < 4 * limits::MIB || self.write_buffers > 1024 * 1024 * limits::MIB {
+            return refuse("--write-buffers", "must be 4 MiB to 1 TiB");
+        }
+        if self.disk_threads == 0 || self.disk_threads > 512 {
+            return refuse("--disk-threads", "must be 1 to 512");
+        }
+        let year = Duration::from_secs(365 * 24 * 60 * 60);
+        let durations = [
+            ("--write-session-kept", self.write_session_kept),
+            ("--stream-stall", self.stream_stall),
+            ("--stream-life", self.stream_life),
+            ("--heartbeat-lost-for-writes", self.heartbeat_lost_for_writes),
+        ];
+        match durations.into_iter().find(|(_, duration)| duration.is_zero() || *duration > year) {
+            Some((what, _)) => refuse(what, "must be more than nothing and at most a year"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads a size such as `256KiB`, `1.5GiB` or `4096`.
+fn size(text: &str) -> Result<u64, String> {
+    text.parse::<ByteSize>().map(|size| size.as_u64())
+}
+
+/// Reads a duration such as `15s`, `1h 30min` or `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        tuning: Tuning,
+    }
+
+    fn parse(flags: &[&str]) -> Result<Tuning, clap::Error> {
+        Flags::try_parse_from(std::iter::once(&"x").chain(flags)).map(|flags| flags.tuning)
+    }
+
+    #[test]
+    fn flags_and_code_agree_on_the_defaults() {
+        assert_eq!(parse(&[]).unwrap(), Tuning::default());
+        assert!(Tuning::default().check().is_ok());
+    }
+
+    #[test]
+    fn durations_and_sizes_are_written_as_people_write_them() {
+        let tuning = parse(&["--stream-stall", "500ms", "--chunk-low-watermark", "1MiB"]).unwrap();
+        assert_eq!((tuning.stream_stall, tuning.chunk_low_watermark), (Duration::from_millis(500), limits::MIB));
+        assert!(parse(&["--stream-stall", "soon"]).is_err());
+        assert!(parse(&["--chunk-low-watermark", "-1"]).is_err());
+    }
+
+    #[test]
+    fn settings_with_which_nothing_would_work_are_refused() {
+        for tuning in [
+            Tuning { read_frame_size: 0, ..Tuning::default() },
+            Tuning { read_frame_size: limits::FRAME_BYTES_MAX + 1, ..Tuning::default() },
+            Tuning { disk_threads: 0, ..Tuning::default() },
+            Tuning { write_buffers: 0, ..Tuning::default() },
+            Tuning { stream_stall: Duration::ZERO, ..Tuning::default() },
+            Tuning { stream_life: Duration::MAX, ..Tuning::default() },
+        ] {
+            assert!(tuning.check().is_err(), "{tuning:?}");
+        }
+    }
+}

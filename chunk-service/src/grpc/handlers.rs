@@ -1,0 +1,126 @@
+//! `minitectonic.v1.ChunkService`: each handler checks the capability, converts, calls, converts back.
+
+use std::sync::Arc;
+
+use proto::limits::CHUNK_MESSAGE_BYTES_MAX;
+use proto::pb;
+use proto::pb::chunk_service_server::{ChunkService, ChunkServiceServer};
+use proto::status::to_status;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert;
+use super::credential::bearer;
+use super::read_stream::ReadStream;
+use crate::error::ChunkError;
+use crate::node::Node;
+use crate::write;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Handlers {
+    node: Arc<Node>,
+    read_streams: Arc<Semaphore>,
+}
+
+impl Handlers {
+    /// The service, with its limits on it, ready to be added to a server.
+    pub(crate) fn into_server(node: Arc<Node>) -> ChunkServiceServer<Self> {
+        let read_streams = Arc::new(Semaphore::new(node.tuning.read_streams_max.min(Semaphore::MAX_PERMITS)));
+        ChunkServiceServer::new(Self { node, read_streams }).max_decoding_message_size(CHUNK_MESSAGE_BYTES_MAX)
+    }
+
+    async fn write(
+        &self,
+        request: Request<Streaming<pb::WriteChunkRequest>>,
+    ) -> Result<pb::WriteChunkResponse, ChunkError> {
+        let grant = self.node.admit_write(bearer(request.metadata())?)?;
+        let place = grant.place;
+        // Fires when this future is dropped, that is when the client has gone away.
+        let gone = CancellationToken::new();
+        let _goes = gone.clone().drop_guard();
+        let frames = convert::Frames::new(request.into_inner());
+        let writing = self.node.tasks.spawn("write", write::run(Arc::clone(&self.node), grant, frames, gone));
+        let sums = writing.await.ok().flatten().ok_or(ChunkError::Panicked)??;
+        Ok(convert::written(place.chunk, &sums, self.node.receipt(&place, &sums)?))
+    }
+
+    async fn write_status(
+        &self,
+        request: Request<pb::QueryWriteStatusRequest>,
+    ) -> Result<pb::QueryWriteStatusResponse, ChunkError> {
+        let grant = self.node.admit_write(bearer(request.metadata())?)?;
+        convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
+        let status = self.node.store.write_status(grant.place).await?;
+        convert::write_status(status, |sums| self.node.receipt(&grant.place, sums))
+    }
+
+    async fn read(&self, request: Request<pb::ReadChunkRequest>) -> Result<ReadStream, ChunkError> {
+        let grant = self.node.admit_read(bearer(request.metadata())?)?;
+        convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
+        let place = Arc::clone(&self.read_streams).try_acquire_owned();
+        let place = place.map_err(|_none_free| ChunkError::Overloaded("reads"))?;
+        let range = convert::range(request.get_ref());
+        let frame_bytes = self.node.tuning.read_frame_size;
+        let (reader, first) = self.node.store.open_range(grant.place, grant.claims, range, frame_bytes).await?;
+        let empty = pb::ReadChunkResponse { read_offset: range.offset, ..Default::default() };
+        let first = first.map_or(empty, convert::read_frame);
+        let first = pb::ReadChunkResponse { chunk: Some(convert::chunk_info(&grant.place, &grant.claims)), ..first };
+        Ok(ReadStream::start(&self.node, first, reader, place))
+    }
+
+    async fn get(&self, request: Request<pb::GetChunkRequest>) -> Result<pb::GetChunkResponse, ChunkError> {
+        let grant = self.node.admit_read(bearer(request.metadata())?)?;
+        convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
+        self.node.store.check(grant.place, grant.claims).await?;
+        Ok(pb::GetChunkResponse { chunk: Some(convert::chunk_info(&grant.place, &grant.claims)) })
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteChunkRequest>) -> Result<pb::DeleteChunkResponse, ChunkError> {
+        let chunk = self.node.admit_delete(bearer(request.metadata())?)?;
+        convert::permitted_chunk(&request.get_ref().chunk_id, chunk)?;
+        let store = Arc::clone(&self.node.store);
+        let deleting = self.node.tasks.spawn("delete", async move { store.delete(chunk).await });
+        deleting.await.ok().flatten().ok_or(ChunkError::Panicked)??;
+        Ok(pb::DeleteChunkResponse {})
+    }
+}
+
+fn answer<T>(outcome: Result<T, ChunkError>) -> Result<Response<T>, Status> {
+    outcome.map(Response::new).map_err(|error| to_status(&error))
+}
+
+#[tonic::async_trait]
+impl ChunkService for Handlers {
+    type ReadChunkStream = ReadStream;
+
+    async fn write_chunk(
+        &self,
+        request: Request<Streaming<pb::WriteChunkRequest>>,
+    ) -> Result<Response<pb::WriteChunkResponse>, Status> {
+        answer(self.write(request).await)
+    }
+
+    async fn query_write_status(
+        &self,
+        request: Request<pb::QueryWriteStatusRequest>,
+    ) -> Result<Response<pb::QueryWriteStatusResponse>, Status> {
+        answer(self.write_status(request).await)
+    }
+
+    async fn read_chunk(&self, request: Request<pb::ReadChunkRequest>) -> Result<Response<ReadStream>, Status> {
+        answer(self.read(request).await)
+    }
+
+    async fn get_chunk(&self, request: Request<pb::GetChunkRequest>) -> Result<Response<pb::GetChunkResponse>, Status> {
+        answer(self.get(request).await)
+    }
+
+    async fn delete_chunk(
+        &self,
+        request: Request<pb::DeleteChunkRequest>,
+    ) -> Result<Response<pb::DeleteChunkResponse>, Status> {
+        answer(self.delete(request).await)
+    }
+}

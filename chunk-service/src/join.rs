@@ -1,0 +1,103 @@
+//! The first start of a node, and the later ones: from a folder to a membership.
+//!
+//! A node that has joined needs nobody to start: its id and keys are in its folder. One that has not draws an id, writes
+//! it down, and asks the metadata service with the join token until it gets an answer; started first, it waits.
+
+use std::path::Path;
+use std::time::Duration;
+
+use proto::entropy::Entropy;
+use proto::ids::NodeId;
+use proto::runtime::folder;
+use proto::token::{Token, TokenKind};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use crate::error::ChunkError;
+use crate::identity::{Membership, NodeFile};
+use crate::metadata_link::{LinkError, MetadataLink, Presence, Pulse};
+use crate::store::disk::Disk;
+
+/// Pause between two attempts to join.
+const PAUSE: Duration = Duration::from_millis(300);
+/// How often a node that waits says so.
+const REMIND: Duration = Duration::from_secs(10);
+
+/// What a node's folder says at its start. Blocks.
+///
+/// # Errors
+/// When its files are damaged or contradict each other, or chunks are there without any sign of whose they are.
+pub(crate) fn open(folder: &Path, disk: &dyn Disk, now_ms: u64, entropy: &dyn Entropy) -> Result<NodeFile, ChunkError> {
+    if let Some(file) = NodeFile::read(folder)? {
+        if let Some(membership) = &file.membership
+            && !NodeFile::is_sealed(folder)?
+        {
+            NodeFile::seal(folder, file.node, membership)?;
+        }
+        return Ok(file);
+    }
+    if disk.holds_any(".blob").map_err(ChunkError::io("list the data folder"))? {
+        let problem = "the folder holds chunks, but neither IDENTITY nor this file; restore both from a backup";
+        return Err(ChunkError::NodeKey { path: folder.join("node.key"), problem });
+    }
+    let file = NodeFile { node: NodeId::generate(now_ms, entropy), membership: None };
+    file.write(folder)?;
+    tracing::info!(folder = %folder.display(), node = %file.node, "an empty data folder was initialised");
+    Ok(file)
+}
+
+/// Asks until the metadata service takes the node in. Returns also when its answer came.
+///
+/// # Errors
+/// [`ChunkError::Refused`] when it will not.
+pub(crate) async fn join(
+    link: &MetadataLink,
+    presence: &Presence,
+    join_token: &Path,
+) -> Result<(Membership, Pulse, Instant), ChunkError> {
+    let mut reminded: Option<Instant> = None;
+    loop {
+        let sent = Instant::now();
+        let why = match read_token(join_token)? {
+            Some(token) => match link.register(presence, &token).await {
+                Ok((membership, pulse)) => return Ok((membership, pulse, sent)),
+                Err(error @ LinkError::Unreachable(_)) => error.text(),
+                Err(error @ (LinkError::Refused(_) | LinkError::Nonsense(_))) => return Err(refused(&error)),
+            },
+            None => format!("{} is not there yet", join_token.display()),
+        };
+        if reminded.is_none_or(|at| at.elapsed() >= REMIND) {
+            tracing::info!(%why, "waiting for the metadata service, to join its cluster");
+            reminded = Some(sent);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn refused(error: &LinkError) -> ChunkError {
+    ChunkError::Refused {
+        reason: error.text(),
+        advice: "is the join token the cluster's, and unused? A join token serves one node; if this node's folder \
+                 should not be empty, look whether its disk is mounted",
+    }
+}
+
+fn read_token(path: &Path) -> Result<Option<Token>, ChunkError> {
+    let Some(bytes) = folder::read_small(path)?.map(Zeroizing::new) else { return Ok(None) };
+    let text = std::str::from_utf8(&bytes).ok().map(str::trim);
+    let token = text.and_then(|text| text.parse::<Token>().ok()).filter(|token| token.kind == TokenKind::Join);
+    let unusable = || ChunkError::Setting {
+        what: "--join-token-file",
+        problem: format!("{} holds no join token", path.display()),
+    };
+    token.map(Some).ok_or_else(unusable)
+}
+
+/// Writes down what a node was given, IDENTITY last. Blocks.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn keep(folder: &Path, node: NodeId, membership: &Membership) -> Result<(), ChunkError> {
+    NodeFile { node, membership: Some(membership.clone()) }.write(folder)?;
+    NodeFile::seal(folder, node, membership)
+}

@@ -1,0 +1,226 @@
+//! The node's line to the metadata service: joining, heartbeats, and what the metadata holds of a chunk.
+//!
+//! One lazily opened channel; every call has a deadline, since the other side may hang. The only file besides `grpc`
+//! that knows protos.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use proto::capability::{ChunkBinding, NodeKey, ReadClaims};
+use proto::error::Reason;
+use proto::ids::{ChunkId, NodeId};
+use proto::pb;
+use proto::pb::cluster_service_client::ClusterServiceClient;
+use proto::secret::SecretKey;
+use proto::status::from_status;
+use proto::token::Token;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::error::ChunkError;
+use crate::identity::Membership;
+use crate::store::disk::Space;
+use crate::store::{Describe, Described};
+
+/// How long a connection may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an answer may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A line to the metadata service.
+#[derive(Debug)]
+pub(crate) struct MetadataLink {
+    client: ClusterServiceClient<Channel>,
+    token: OnceLock<Token>,
+}
+
+/// What the metadata service says of the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    /// Its time, in milliseconds since 1970.
+    pub(crate) server_ms: u64,
+    /// How long to wait before the next heartbeat; `None` when it does not say.
+    pub(crate) interval: Option<Duration>,
+}
+
+/// How a node presents itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Presence {
+    /// Its id.
+    pub(crate) node: NodeId,
+    /// Where clients reach it.
+    pub(crate) endpoint: String,
+    /// What fails together with it.
+    pub(crate) failure_domain: String,
+}
+
+/// Why the metadata service did not do as asked.
+#[derive(Debug)]
+pub(crate) enum LinkError {
+    /// It cannot be reached, or is not ready; asking again may help.
+    Unreachable(Status),
+    /// It said no, and will say so again.
+    Refused(Status),
+    /// Its answer makes no sense.
+    Nonsense(&'static str),
+}
+
+impl LinkError {
+    fn of(status: Status) -> Self {
+        let wire = from_status(&status);
+        let passing = match wire.reason {
+            Some(reason) => matches!(
+                reason,
+                Reason::Starting | Reason::Draining | Reason::ReadOnly | Reason::Overloaded | Reason::RateLimited
+            ),
+            // Without a reason of ours the answer comes from the transport, or from something else on that port.
+            None => !matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument),
+        };
+        if passing { Self::Unreachable(status) } else { Self::Refused(status) }
+    }
+
+    /// The other side's words, for a log.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Unreachable(status) | Self::Refused(status) => format!("{:?}: {}", status.code(), status.message()),
+            Self::Nonsense(problem) => (*problem).to_owned(),
+        }
+    }
+}
+
+impl From<LinkError> for ChunkError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Unreachable(status) | LinkError::Refused(status) => {
+                Self::MetadataUnreachable(Some(Box::new(status)))
+            }
+            LinkError::Nonsense(problem) => Self::MetadataUnreachable(Some(problem.into())),
+        }
+    }
+}
+
+impl MetadataLink {
+    /// A line to this URL. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ChunkError::Setting`] when it is not a URL.
+    pub(crate) fn new(url: &str) -> Result<Self, ChunkError> {
+        let refuse = |error: tonic::transport::Error| ChunkError::Setting {
+            what: "--metadata",
+            problem: format!("{url:?} is not a URL such as http://127.0.0.1:50051 ({error})"),
+        };
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(refuse)?;
+        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT).tcp_nodelay(true).connect_lazy();
+        Ok(Self { client: ClusterServiceClient::new(channel), token: OnceLock::new() })
+    }
+
+    /// Uses this credential from now on.
+    pub(crate) fn set_token(&self, token: Token) {
+        if self.token.set(token).is_err() {
+            tracing::debug!("the node's token is known already");
+        }
+    }
+
+    /// Asks to be taken into the cluster. A repeat for the same node gives the same answer.
+    pub(crate) async fn register(&self, presence: &Presence, join: &Token) -> Result<(Membership, Pulse), LinkError> {
+        let request = pb::RegisterNodeRequest {
+            node_id: presence.node.to_string(),
+            endpoint: presence.endpoint.clone(),
+            failure_domain: presence.failure_domain.clone(),
+        };
+        let request = with_token(request, Some(join))?;
+        let answer = self.client.clone().register_node(request).await.map_err(LinkError::of)?.into_inner();
+        let pulse = pulse(answer.server_time.as_ref(), answer.heartbeat_interval_ms)?;
+        let membership = membership(&answer).ok_or(LinkError::Nonsense("the answer to RegisterNode is malformed"))?;
+        Ok((membership, pulse))
+    }
+
+    /// Says that the node lives.
+    pub(crate) async fn heartbeat(
+        &self,
+        presence: &Presence,
+        space: Space,
+        read_only_reason: Option<String>,
+    ) -> Result<Pulse, LinkError> {
+        let request = pb::HeartbeatRequest {
+            node_id: presence.node.to_string(),
+            endpoint: presence.endpoint.clone(),
+            capacity_bytes: space.capacity,
+            free_bytes: space.free,
+            read_only_reason: read_only_reason.unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let request = with_token(request, self.token.get())?;
+        let answer = self.client.clone().heartbeat(request).await.map_err(LinkError::of)?.into_inner();
+        pulse(answer.server_time.as_ref(), answer.heartbeat_interval_ms)
+    }
+
+    async fn ask(&self, chunk: ChunkId) -> Result<Described, LinkError> {
+        let request = with_token(pb::DescribeChunkRequest { chunk_id: chunk.to_string() }, self.token.get())?;
+        let answer = self.client.clone().describe_chunk(request).await.map_err(LinkError::of)?.into_inner();
+        described(chunk, &answer).ok_or(LinkError::Nonsense("the answer to DescribeChunk is malformed"))
+    }
+}
+
+impl Describe for MetadataLink {
+    fn describe(&self, chunk: ChunkId) -> BoxFuture<'_, Result<Described, ChunkError>> {
+        self.ask(chunk).map(|answer| answer.map_err(ChunkError::from)).boxed()
+    }
+}
+
+fn with_token<T>(message: T, token: Option<&Token>) -> Result<Request<T>, LinkError> {
+    let token = token.ok_or(LinkError::Nonsense("the node has no token yet"))?;
+    let bearer = zeroize::Zeroizing::new(format!("Bearer {}", token.expose().as_str()));
+    let malformed = |_error| LinkError::Nonsense("the token is not text that can be sent");
+    let mut value = MetadataValue::try_from(bearer.as_str()).map_err(malformed)?;
+    value.set_sensitive(true);
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", value);
+    Ok(request)
+}
+
+fn pulse(time: Option<&prost_types::Timestamp>, interval_ms: u64) -> Result<Pulse, LinkError> {
+    let server_ms = time.and_then(|time| {
+        let seconds = u64::try_from(time.seconds).ok()?.checked_mul(1000)?;
+        seconds.checked_add(u64::try_from(time.nanos).ok()? / 1_000_000)
+    });
+    let server_ms = server_ms.ok_or(LinkError::Nonsense("the answer tells no time"))?;
+    let interval = (interval_ms > 0).then(|| Duration::from_millis(interval_ms));
+    Ok(Pulse { server_ms, interval })
+}
+
+fn membership(answer: &pb::RegisterNodeResponse) -> Option<Membership> {
+    let keys =
+        answer.keys.iter().map(|key| Some(NodeKey { key_id: key.key_id, secret: SecretKey::from_slice(&key.secret)? }));
+    let keys = keys.collect::<Option<Vec<_>>>()?;
+    Membership::new(answer.cluster_id.parse().ok()?, keys, answer.node_token.parse().ok()?)
+}
+
+fn described(chunk: ChunkId, answer: &pb::DescribeChunkResponse) -> Option<Described> {
+    match answer.state() {
+        pb::ChunkState::Unspecified => None,
+        pb::ChunkState::Open => Some(Described::Open),
+        pb::ChunkState::Unknown => Some(Described::Unknown),
+        pb::ChunkState::Sealed => {
+            let binding = ChunkBinding {
+                chunk,
+                block: answer.block_id.parse().ok()?,
+                blob: answer.blob_id.parse().ok()?,
+                shard_index: answer.shard_index,
+                shard_count: answer.shard_count,
+                generation: answer.generation,
+                epoch: answer.epoch,
+                sequence: answer.sequence,
+            };
+            let claims = ReadClaims {
+                size_bytes: answer.size_bytes,
+                sha256: answer.sha256.parse().ok()?,
+                pieces_sha256: answer.pieces_sha256.parse().ok()?,
+            };
+            Some(Described::Sealed(binding, claims))
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! From a configuration to a running service.
+//!
+//! Order: the folder is made, locked and read; the server listens, with health off; the node joins, if it has not yet;
+//! a first heartbeat; health on. A node that has joined before serves reads also when the metadata service is down:
+//! then the first heartbeat is waited for only briefly. No file of the folder is looked at before somebody asks for it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use proto::entropy::{Entropy, OsEntropy};
+use proto::pb::chunk_service_server::SERVICE_NAME;
+use proto::runtime::folder::{self, FolderLock};
+use proto::runtime::worker::{self, Schedule};
+use proto::runtime::{Clock, SystemClock, TaskGroup, transport};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::blocking::Blocking;
+use crate::config::Config;
+use crate::error::ChunkError;
+use crate::grpc::Handlers;
+use crate::heartbeat::Heartbeat;
+use crate::identity::NodeFile;
+use crate::join;
+use crate::metadata_link::{MetadataLink, Presence};
+use crate::node::Node;
+use crate::reaper::Reaper;
+use crate::running::{Guards, Running, Server};
+use crate::store::ChunkStore;
+use crate::store::disk::{Disk, FolderDisk};
+use crate::time::NodeTime;
+
+/// How long a node that has joined before waits for its first heartbeat's answer.
+const FIRST_HEARTBEAT_WITHIN: Duration = Duration::from_secs(1);
+/// Pause between two first heartbeats.
+const FIRST_HEARTBEAT_PAUSE: Duration = Duration::from_millis(100);
+/// What reflection lists.
+const SERVED: [&str; 4] = [
+    SERVICE_NAME,
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
+/// What a service takes from its surroundings.
+#[derive(Debug, Clone)]
+pub struct Deps {
+    /// Tells the time until the metadata service does.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Default for Deps {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy) }
+    }
+}
+
+/// Starts a chunk service and returns when it is ready. A node that has not joined yet waits for the metadata service,
+/// however long that takes; `stop` calls the start off.
+///
+/// # Errors
+/// [`ChunkError::Stopped`] when it was called off; [`ChunkError::Folder`] for a folder in use or foreign;
+/// [`ChunkError::NodeKey`], [`ChunkError::Refused`], [`ChunkError::Setting`].
+pub async fn start(
+    config: Config,
+    listener: TcpListener,
+    deps: Deps,
+    stop: CancellationToken,
+) -> Result<Running, ChunkError> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(ChunkError::Stopped),
+        running = Box::pin(make_ready(config, listener, deps)) => running,
+    }
+}
+
+/// A folder that is ours.
+struct Opened {
+    lock: FolderLock,
+    disk: Arc<dyn Disk>,
+    file: NodeFile,
+}
+
+async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result<Running, ChunkError> {
+    config.tuning.check()?;
+    let address = listener.local_addr().map_err(ChunkError::io("ask for the listener's address"))?;
+    check_network(&config, address)?;
+    let tasks = TaskGroup::new();
+    let blocking = Blocking::new(config.tuning.disk_threads, tasks.broken_signal());
+    let Opened { lock, disk, file } = open(&config, &deps, &blocking).await?;
+    let link = Arc::new(MetadataLink::new(&config.metadata)?);
+    let node = Arc::new(Node {
+        id: file.node,
+        membership: OnceLock::new(),
+        time: NodeTime::new(Arc::clone(&deps.clock)),
+        store: Arc::new(ChunkStore::new(disk, Arc::clone(&link) as _, blocking, &config.tuning, &tasks)),
+        tuning: config.tuning.clone(),
+        tasks,
+        draining: CancellationToken::new(),
+    });
+    let (health, server) = listen(&node, listener, config.drain).await?;
+    let presence = presence(&config, &node, address);
+    let endpoint = presence.endpoint.clone();
+    let patience = if file.membership.is_some() { Some(FIRST_HEARTBEAT_WITHIN) } else { None };
+    join(&config, &node, &link, &presence, file).await?;
+    let mut heartbeat = Heartbeat::new(Arc::clone(&node), link, presence);
+    first_heartbeat(&mut heartbeat, patience).await;
+    health.all_on().await;
+    run_workers(&node, &deps, heartbeat, &health);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %address,
+        %endpoint,
+        node = %node.id,
+        folder = %config.chunks_folder().display(),
+        "the chunk service is ready"
+    );
+    Ok(Running { address, endpoint, node, health, server, lock })
+}
+
+fn check_network(config: &Config, address: SocketAddr) -> Result<(), ChunkError> {
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    if !config.allow_plaintext_network {
+        let problem = format!(
+            "{address} can be reached from other machines, and nothing is encrypted; listen on 127.0.0.1, or accept \
+             that with --allow-plaintext-network"
+        );
+        return Err(ChunkError::Setting { what: "--listen", problem });
+    }
+    tracing::warn!(%address, "other machines can reach this address, and nothing is encrypted");
+    Ok(())
+}
+
+async fn open(config: &Config, deps: &Deps, blocking: &Blocking) -> Result<Opened, ChunkError> {
+    let (path, now_ms, entropy) = (config.chunks_folder(), deps.clock.now_ms(), Arc::clone(&deps.entropy));
+    let job = move || {
+        folder::create(&path)?;
+        let lock = folder::lock(&path)?;
+        folder::create(&path.join(".quarantine"))?;
+        let disk = FolderDisk::open_folder(&path).map_err(ChunkError::io("open the data folder"))?;
+        let file = join::open(&path, &disk, now_ms, entropy.as_ref())?;
+        Ok(Opened { lock, disk: Arc::new(disk), file })
+    };
+    blocking.run(job).await?
+}
+
+/// What the health service says.
+#[derive(Debug, Clone)]
+pub(crate) struct Health(HealthReporter);
+
+impl Health {
+    async fn all_on(&self) {
+        self.0.set_service_status("", ServingStatus::Serving).await;
+        self.0.set_service_status(SERVICE_NAME, ServingStatus::Serving).await;
+    }
+
+    pub(crate) async fn all_off(&self) {
+        self.0.set_service_status("", ServingStatus::NotServing).await;
+        self.writes_off().await;
+    }
+
+    /// The process lives and serves reads, but the service is not whole.
+    async fn writes_off(&self) {
+        self.0.set_service_status(SERVICE_NAME, ServingStatus::NotServing).await;
+    }
+}
+
+async fn listen(node: &Arc<Node>, listener: TcpListener, drain: Duration) -> Result<(Health, Server), ChunkError> {
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health(reporter);
+    health.all_off().await;
+    let router = transport::server().add_service(Handlers::into_server(Arc::clone(node))).add_service(health_service);
+    let router = transport::with_reflection(router, &SERVED)
+        .map_err(|error| ChunkError::Setting { what: "reflection", problem: error.to_string() })?;
+    let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+    let (stopped, end) = (stop.clone(), ended.clone().drop_guard());
+    let task = node.tasks.spawn_critical("server", async move {
+        let _end = end;
+        match transport::serve(router, listener, stopped, drain).await {
+            Ok(drained) => drained,
+            Err(error) => {
+                tracing::error!(error = %proto::status::chain(&error), "the server ended");
+                false
+            }
+        }
+    });
+    let guards = Guards::new(&stop, &node.tasks);
+    Ok((health, Server { task, stop, ended, guards }))
+}
+
+fn presence(config: &Config, node: &Node, address: SocketAddr) -> Presence {
+    let reachable = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
+    };
+    let endpoint = config.advertise.clone().unwrap_or_else(|| format!("http://{reachable}"));
+    Presence { node: node.id, endpoint, failure_domain: config.failure_domain.clone() }
+}
+
+/// Makes the node a member of its cluster, or finds that it is one.
+async fn join(
+    config: &Config,
+    node: &Node,
+    link: &MetadataLink,
+    presence: &Presence,
+    file: NodeFile,
+) -> Result<(), ChunkError> {
+    let membership = match file.membership {
+        Some(membership) => membership,
+        None => {
+            let (membership, pulse, sent) = join::join(link, presence, &config.join_token_path()).await?;
+            let (path, id, kept) = (config.chunks_folder(), node.id, membership.clone());
+            node.store.blocking().run(move || join::keep(&path, id, &kept)).await??;
+            node.time.set(pulse.server_ms, sent);
+            membership
+        }
+    };
+    link.set_token(membership.token.clone());
+    if node.membership.set(membership).is_err() {
+        tracing::debug!("the membership is known already");
+    }
+    Ok(())
+}
+
+/// Sends heartbeats until one is answered, or the patience ends.
+async fn first_heartbeat(heartbeat: &mut Heartbeat, patience: Option<Duration>) {
+    let answered = async {
+        while !heartbeat.beat().await {
+            tokio::time::sleep(FIRST_HEARTBEAT_PAUSE).await;
+        }
+    };
+    match patience {
+        None => answered.await,
+        Some(patience) if tokio::time::timeout(patience, answered).await.is_ok() => {}
+        Some(_) => tracing::warn!("the metadata service does not answer; reads are served, writes are not taken yet"),
+    }
+}
+
+fn run_workers(node: &Arc<Node>, deps: &Deps, heartbeat: Heartbeat, health: &Health) {
+    node.tasks.spawn_critical("heartbeat", heartbeat.run());
+    let interval = Some(node.tuning.write_session_kept / 4);
+    worker::start(&node.tasks, Reaper(Arc::clone(&node.store)), Schedule { interval }, Arc::clone(&deps.entropy));
+    let (mut faults, stop, health) = (node.store.latch().watch(), node.tasks.stop_signal(), health.clone());
+    node.tasks.spawn("health", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            fault = faults.wait_for(Option::is_some).map(|fault| fault.is_ok()) => if fault {
+                health.writes_off().await;
+            },
+        }
+    });
+}

@@ -1,0 +1,116 @@
+//! The checksum file of a chunk: `{uuid}.blob.chk`.
+//!
+//! Text, so that `sha256sum -c` checks a store without this program (it skips lines that begin with `#`). Every line
+//! ends in LF.
+//!
+//! | line | content |
+//! |---|---|
+//! | 1 | `# mini-tectonic chunk v1` |
+//! | 2 | `# chunk=` id ` block=` id ` blob=` id ` shard=` index from 0 `/` count ` size=` n ` generation=` n ` epoch=` n ` sequence=` n |
+//! | 3 | `# crc32c-64k=` CRC-32C of each 64 KiB piece, 8 hex digits, comma-separated; nothing for 0 bytes |
+//! | 4 | SHA-256 of the chunk, 64 hex digits, two blanks, id of the chunk `.blob` |
+//! | 5 | `# end crc32c=` CRC-32C of every byte before this line, 8 hex digits |
+//!
+//! Numbers are decimal without leading zeros, hex is lower case, ids are canonical UUIDs. A text is taken only if
+//! printing what was read from it gives the same bytes; so there is exactly one text for each content, and every
+//! truncated or changed byte is noticed.
+//!
+//! Line 2 binds the sums to the chunk's place, so that two files that were swapped do not verify (I2). The file is
+//! never trusted alone: a reader compares it with its capability, which carries what the metadata holds.
+
+use std::fmt::Write as _;
+
+use proto::capability::ChunkBinding;
+use proto::checksum::{ChunkSums, crc32c};
+use proto::limits::{CHUNK_BYTES_MAX, PIECE_BYTES};
+
+/// Longest file that is read: that of the largest chunk, 9 bytes a piece, and the other lines.
+pub(crate) const CHK_BYTES_MAX: u64 = CHUNK_BYTES_MAX / PIECE_BYTES * 9 + 1024;
+
+/// What a checksum file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chk {
+    /// The chunk and its place.
+    pub(crate) binding: ChunkBinding,
+    /// The sums of its bytes.
+    pub(crate) sums: ChunkSums,
+}
+
+/// The bytes are not a checksum file, or a damaged one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a checksum file, or a damaged one")]
+pub(crate) struct ChkError;
+
+impl Chk {
+    /// The file's text.
+    pub(crate) fn print(&self) -> String {
+        let ChunkBinding { chunk, block, blob, shard_index, shard_count, generation, epoch, sequence } = self.binding;
+        let ChunkSums { size_bytes, sha256, pieces } = &self.sums;
+        let mut text = String::with_capacity(512 + pieces.len() * 9);
+        let mut line = |arguments: std::fmt::Arguments<'_>| {
+            let written = text.write_fmt(arguments);
+            debug_assert!(written.is_ok(), "writing to a string cannot fail");
+        };
+        line(format_args!("# mini-tectonic chunk v1\n"));
+        line(format_args!("# chunk={chunk} block={block} blob={blob} shard={shard_index}/{shard_count} "));
+        line(format_args!("size={size_bytes} generation={generation} epoch={epoch} sequence={sequence}\n"));
+        line(format_args!("# crc32c-64k="));
+        for (index, piece) in pieces.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            line(format_args!("{comma}{piece:08x}"));
+        }
+        line(format_args!("\n{sha256}  {chunk}.blob\n"));
+        let crc = crc32c(text.as_bytes());
+        text.push_str(&format!("# end crc32c={crc:08x}\n"));
+        text
+    }
+
+    /// Reads a file's bytes.
+    ///
+    /// # Errors
+    /// [`ChkError`] for anything that [`Chk::print`] would not have written.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ChkError> {
+        let text = std::str::from_utf8(bytes).map_err(|_not_text| ChkError)?;
+        let chk = Self::read(text).ok_or(ChkError)?;
+        if chk.is_consistent() && chk.print() == text { Ok(chk) } else { Err(ChkError) }
+    }
+
+    /// Finds the fields, leniently: [`Chk::parse`] prints them again and compares.
+    fn read(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let (_version, place, pieces, digest) = (lines.next()?, lines.next()?, lines.next()?, lines.next()?);
+        let mut values = place.split(' ').filter_map(|field| field.split_once('=')).map(|(_key, value)| value);
+        let (chunk, block, blob) = (values.next()?, values.next()?, values.next()?);
+        let (shard_index, shard_count) = values.next()?.split_once('/')?;
+        let size_bytes = values.next()?.parse().ok()?;
+        let binding = ChunkBinding {
+            chunk: chunk.parse().ok()?,
+            block: block.parse().ok()?,
+            blob: blob.parse().ok()?,
+            shard_index: shard_index.parse().ok()?,
+            shard_count: shard_count.parse().ok()?,
+            generation: values.next()?.parse().ok()?,
+            epoch: values.next()?.parse().ok()?,
+            sequence: values.next()?.parse().ok()?,
+        };
+        let (_key, pieces) = pieces.split_once('=')?;
+        let (sha256, _name) = digest.split_once("  ")?;
+        let sums = ChunkSums { size_bytes, sha256: sha256.parse().ok()?, pieces: read_pieces(pieces)? };
+        Some(Self { binding, sums })
+    }
+
+    fn is_consistent(&self) -> bool {
+        let pieces = u64::try_from(self.sums.pieces.len()).unwrap_or(u64::MAX);
+        pieces == self.sums.size_bytes.div_ceil(PIECE_BYTES) && self.binding.shard_index < self.binding.shard_count
+    }
+}
+
+fn read_pieces(list: &str) -> Option<Vec<u32>> {
+    if list.is_empty() {
+        return Some(Vec::new());
+    }
+    list.split(',').map(|hex| u32::from_str_radix(hex, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests;

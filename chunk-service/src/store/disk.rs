@@ -1,0 +1,166 @@
+//! The seam between the store and the disk: one flat folder of files, named by the store alone.
+//!
+//! [`FolderDisk`] is the real one. Tests put faults in front of it, or run the store over a model of a disk that loses
+//! what was not synced. Everything here blocks: it is called from [`Blocking`](crate::blocking::Blocking) only.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+/// Room on the disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Space {
+    /// What it holds in all.
+    pub(crate) capacity: u64,
+    /// What is left for us.
+    pub(crate) free: u64,
+}
+
+/// One folder.
+pub(crate) trait Disk: fmt::Debug + Send + Sync {
+    /// Makes a file that must not be there yet (mode 0600).
+    fn create_new(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens a file for reading and syncing; `None` when there is none.
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>>;
+    /// Removes a name. Returns whether it was there.
+    fn unlink(&self, name: &str) -> io::Result<bool>;
+    /// Gives a file another name, replacing what had it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Makes the names durable.
+    fn sync_folder(&self) -> io::Result<()>;
+    /// Whether any file's name ends like this.
+    fn holds_any(&self, suffix: &str) -> io::Result<bool>;
+    /// How much room there is.
+    fn space(&self) -> io::Result<Space>;
+}
+
+/// One open file. The descriptor that wrote is the one that syncs: another one would not see an earlier failure.
+pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
+    /// Writes all of the bytes there.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Appends exactly so many bytes from there to the buffer, or fails with `UnexpectedEof`.
+    fn read_at(&self, buffer: &mut Vec<u8>, length: usize, offset: u64) -> io::Result<()>;
+    /// The file's length.
+    fn size(&self) -> io::Result<u64>;
+    /// Takes room on the disk for so many bytes without changing the length. A disk that cannot is no error.
+    fn reserve(&self, bytes: u64) -> io::Result<()>;
+    /// Makes the content durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Forgets what is cached of the content, so that it is read from the disk next time.
+    fn drop_cache(&self) -> io::Result<()>;
+}
+
+/// A real folder, held by its descriptor: what is mounted over its path later changes nothing.
+#[derive(Debug)]
+pub(crate) struct FolderDisk {
+    folder: OwnedFd,
+    path: PathBuf,
+}
+
+impl FolderDisk {
+    /// Opens the folder, which must be there.
+    pub(crate) fn open_folder(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+        Ok(Self { folder, path: path.to_path_buf() })
+    }
+}
+
+impl Disk for FolderDisk {
+    fn create_new(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(Box::new(File::from(file)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.folder, name, flags, Mode::empty()) {
+            Ok(file) => Ok(Some(Box::new(File::from(file)))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<bool> {
+        match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.folder, from, &self.folder, to)?)
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.folder)?)
+    }
+
+    fn holds_any(&self, suffix: &str) -> io::Result<bool> {
+        for entry in std::fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            if OsStr::as_encoded_bytes(&name).ends_with(suffix.as_bytes()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let stat = rustix::fs::fstatvfs(&self.folder)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Space { capacity: bytes(stat.f_blocks), free: bytes(stat.f_bavail) })
+    }
+}
+
+impl DiskFile for File {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn read_at(&self, buffer: &mut Vec<u8>, length: usize, offset: u64) -> io::Result<()> {
+        let end = buffer.len() + length;
+        buffer.reserve_exact(length);
+        let mut at = offset;
+        while buffer.len() < end {
+            match rustix::io::pread(self, spare_capacity(buffer), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => at = at.saturating_add(read as u64),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The buffer may have had more room than was asked for.
+        buffer.truncate(end);
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, 0, bytes) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(self, 0, None, Advice::DontNeed)?)
+    }
+}

@@ -1,0 +1,186 @@
+//! How a chunk becomes durable, is found again, and goes.
+//!
+//! Order of a put (I1, I15): create `{uuid}.blob` exclusively; write it; sync it by the descriptor that wrote; write
+//! `{uuid}.blob.chk`; sync the folder, for many chunks at once (`folder_sync`); only then may a receipt be built.
+//! Order of a delete: unlink the `.chk`, then the `.blob`, sync the folder, answer.
+//!
+//! Chunks are written under their final name. A temporary name and a rename would add a name change to every put and
+//! protect nothing: ids are never used twice, nobody reads a chunk before its receipt, and a `.chk` that parses can
+//! exist only after its `.blob` was synced. It is the `.chk` that publishes.
+//!
+//! What a crash leaves: nothing; a `.blob` of any length and content without a `.chk`, or with a torn one (a left-over,
+//! settled by what the metadata says: see `leftover`); a complete pair that may be in the page cache only, so whoever
+//! believes it syncs it again and reads it back first ([`confirm`]). After a delete: the pair, the `.blob` alone, or
+//! nothing.
+
+use std::io;
+
+use proto::capability::ChunkBinding;
+use proto::checksum::{ChunkHasher, ChunkSums};
+use proto::ids::ChunkId;
+use proto::limits::{FRAME_BYTES, MIB};
+
+use super::chk::{CHK_BYTES_MAX, Chk};
+use super::disk::{Disk, DiskFile};
+use super::latch::Latch;
+use crate::error::ChunkError;
+
+/// Chunks up to this size reserve no room before they are written: their first write does, at no extra cost.
+const RESERVE_ABOVE_BYTES: u64 = MIB;
+
+/// Name of a chunk's bytes.
+pub(crate) fn blob_name(chunk: ChunkId) -> String {
+    format!("{chunk}.blob")
+}
+
+/// Name of a chunk's checksum file.
+pub(crate) fn chk_name(chunk: ChunkId) -> String {
+    format!("{chunk}.blob.chk")
+}
+
+/// What the disk holds under a chunk's names.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Neither file.
+    Nothing,
+    /// A checksum file for this place, and as many bytes as it says.
+    Complete(Pair),
+    /// Anything else.
+    Leftover,
+}
+
+/// A chunk's two files, which agree in place and size; the bytes are not verified yet.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    /// The bytes.
+    pub(crate) file: Box<dyn DiskFile>,
+    /// What the checksum file says.
+    pub(crate) chk: Chk,
+}
+
+/// Whether two bindings name the same place of the same chunk. Epoch and sequence only date the plan.
+pub(crate) fn same_place(a: &ChunkBinding, b: &ChunkBinding) -> bool {
+    let dated = |binding: &ChunkBinding| ChunkBinding { epoch: 0, sequence: 0, ..*binding };
+    dated(a) == dated(b)
+}
+
+/// Looks for a chunk.
+///
+/// # Errors
+/// When the folder cannot be looked into. A checksum file that cannot be read counts as damaged.
+pub(crate) fn look_up(disk: &dyn Disk, place: &ChunkBinding) -> io::Result<Found> {
+    let file = disk.open(&blob_name(place.chunk))?;
+    let chk = disk.open(&chk_name(place.chunk))?;
+    let (file, chk) = match (file, chk) {
+        (None, None) => return Ok(Found::Nothing),
+        (Some(file), Some(chk)) => (file, read_chk(chk.as_ref())),
+        (Some(_), None) | (None, Some(_)) => return Ok(Found::Leftover),
+    };
+    match chk {
+        Some(chk) if same_place(&chk.binding, place) && file.size()? == chk.sums.size_bytes => {
+            Ok(Found::Complete(Pair { file, chk }))
+        }
+        Some(_) | None => Ok(Found::Leftover),
+    }
+}
+
+/// Reads a checksum file; `None` when it cannot be read or does not parse.
+pub(crate) fn read_chk(file: &dyn DiskFile) -> Option<Chk> {
+    let size = file.size().ok().filter(|size| *size <= CHK_BYTES_MAX)?;
+    let mut bytes = Vec::new();
+    file.read_at(&mut bytes, usize::try_from(size).ok()?, 0).ok()?;
+    Chk::parse(&bytes).ok()
+}
+
+/// Makes a chunk's file, with room for as many bytes as are announced.
+pub(crate) fn create(
+    disk: &dyn Disk,
+    latch: &Latch,
+    chunk: ChunkId,
+    announced: Option<u64>,
+    low_watermark: u64,
+) -> Result<Box<dyn DiskFile>, ChunkError> {
+    let space = disk.space().map_err(ChunkError::io("ask for the free space"))?;
+    if space.free.saturating_sub(announced.unwrap_or(0)) < low_watermark {
+        return Err(ChunkError::OutOfSpace(None));
+    }
+    let name = blob_name(chunk);
+    let file = disk.create_new(&name).map_err(|error| latch.write_failed("create a chunk", error))?;
+    if let Some(bytes) = announced.filter(|bytes| *bytes > RESERVE_ABOVE_BYTES)
+        && let Err(error) = file.reserve(bytes)
+    {
+        discard(disk, chunk);
+        return Err(latch.write_failed("reserve room for a chunk", error));
+    }
+    Ok(file)
+}
+
+/// Syncs the bytes, then writes the checksum file. What remains before a receipt is the sync of the folder.
+pub(crate) fn settle(disk: &dyn Disk, latch: &Latch, file: &dyn DiskFile, chk: &Chk) -> Result<(), ChunkError> {
+    file.sync().map_err(|error| latch.sync_failed("sync a chunk", &error))?;
+    write_chk(disk, &chk_name(chk.binding.chunk), chk)
+        .map_err(|error| latch.write_failed("write a checksum file", error))
+}
+
+fn write_chk(disk: &dyn Disk, name: &str, chk: &Chk) -> io::Result<()> {
+    disk.create_new(name)?.write_at(chk.print().as_bytes(), 0)
+}
+
+/// Puts a checksum file in the place of a damaged or missing one. A crash leaves the old state or the new one, and at
+/// most a temporary file that the next attempt replaces.
+pub(crate) fn replace_chk(disk: &dyn Disk, chk: &Chk) -> io::Result<()> {
+    let name = chk_name(chk.binding.chunk);
+    let temporary = format!("{name}.tmp");
+    disk.unlink(&temporary)?;
+    let file = disk.create_new(&temporary)?;
+    file.write_at(chk.print().as_bytes(), 0)?;
+    file.sync()?;
+    disk.rename(&temporary, &name)
+}
+
+/// Makes sure of a pair that a crash may have left in the page cache only: syncs both files, then reads the bytes back
+/// past the cache. What remains is the sync of the folder. Returns whether the bytes are those of the checksum file.
+///
+/// The sync alone would not do: after an earlier failure of the disk it can succeed for pages that never got there.
+pub(crate) fn confirm(disk: &dyn Disk, latch: &Latch, pair: &Pair) -> Result<bool, ChunkError> {
+    let failed = |error| latch.sync_failed("sync a chunk", &error);
+    pair.file.sync().map_err(failed)?;
+    if let Some(chk) = disk.open(&chk_name(pair.chk.binding.chunk)).map_err(ChunkError::io("open a checksum file"))? {
+        chk.sync().map_err(failed)?;
+    }
+    let read = pair.file.drop_cache().and_then(|()| sum_up(pair.file.as_ref(), pair.chk.sums.size_bytes));
+    match read {
+        Ok(sums) => Ok(sums == pair.chk.sums),
+        Err(error) => {
+            tracing::warn!(chunk = %pair.chk.binding.chunk, %error, "a chunk cannot be read back");
+            Ok(false)
+        }
+    }
+}
+
+/// Sums up the first `size` bytes of a file, a little at a time.
+pub(crate) fn sum_up(file: &dyn DiskFile, size: u64) -> io::Result<ChunkSums> {
+    let mut hasher = ChunkHasher::default();
+    let mut buffer = Vec::new();
+    while hasher.size_bytes() < size {
+        let length = (size - hasher.size_bytes()).min(FRAME_BYTES);
+        buffer.clear();
+        file.read_at(&mut buffer, usize::try_from(length).map_err(io::Error::other)?, hasher.size_bytes())?;
+        hasher.update(&buffer);
+    }
+    Ok(hasher.finish())
+}
+
+/// Removes a chunk's names, the checksum file first.
+pub(crate) fn remove(disk: &dyn Disk, chunk: ChunkId) -> io::Result<()> {
+    disk.unlink(&chk_name(chunk))?;
+    disk.unlink(&blob_name(chunk))?;
+    Ok(())
+}
+
+/// Removes what an abandoned write left, as far as it can: what stays is a left-over like that of a crash.
+pub(crate) fn discard(disk: &dyn Disk, chunk: ChunkId) {
+    if let Err(error) = remove(disk, chunk) {
+        tracing::warn!(%chunk, %error, "an abandoned write could not be removed");
+    }
+}

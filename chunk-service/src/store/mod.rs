@@ -1,0 +1,161 @@
+//! The chunk store: one flat folder of checksummed files, and the writes that are on their way into it.
+//!
+//! Owns every `.blob` and `.chk` of the folder, and what is in memory about them. Knows chunks, places and sums; knows
+//! nothing of capabilities' signatures, gRPC or protos. Holds I1 (a sum is returned only for a durable chunk), I2
+//! (nothing is read that does not match what the caller's permission says), I15 and I19 (see `latch`), I17 (see
+//! `sessions`, `sink`).
+//!
+//! Nothing is deleted at a start, and no folder is scanned: what a crash left is looked at when somebody asks for it.
+
+pub(crate) mod chk;
+pub(crate) mod disk;
+pub(crate) mod durable;
+pub(crate) mod folder_sync;
+pub(crate) mod latch;
+pub(crate) mod leftover;
+pub(crate) mod open_write;
+pub(crate) mod reading;
+pub(crate) mod sessions;
+pub(crate) mod sink;
+pub(crate) mod writing;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use proto::capability::{ChunkBinding, ReadClaims};
+use proto::ids::ChunkId;
+use proto::runtime::TaskGroup;
+use tokio::sync::Semaphore;
+
+use self::disk::{Disk, Space};
+use self::folder_sync::FolderSync;
+use self::latch::Latch;
+use self::sessions::{Claim, Sessions};
+use self::sink::SinkShared;
+use crate::blocking::Blocking;
+use crate::config::Tuning;
+use crate::error::ChunkError;
+
+/// What the metadata holds of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Described {
+    /// Planned; no receipt of it is known.
+    Open,
+    /// Its place and sums are final.
+    Sealed(ChunkBinding, ReadClaims),
+    /// Nothing refers to it.
+    Unknown,
+}
+
+/// Asks the metadata what it holds of a chunk.
+pub(crate) trait Describe: fmt::Debug + Send + Sync {
+    /// The answer, or [`ChunkError::MetadataUnreachable`].
+    fn describe(&self, chunk: ChunkId) -> BoxFuture<'_, Result<Described, ChunkError>>;
+}
+
+/// Rebuilding of checksum files at once; a read that finds none free leaves it to a later read.
+const HEALS_MAX: usize = 4;
+
+/// The store. Its methods may be called from any task.
+#[derive(Debug)]
+pub(crate) struct ChunkStore {
+    disk: Arc<dyn Disk>,
+    blocking: Blocking,
+    latch: Latch,
+    folder_sync: FolderSync,
+    sessions: Sessions,
+    budget: Arc<Semaphore>,
+    describe: Arc<dyn Describe>,
+    heals: Arc<Semaphore>,
+    tasks: TaskGroup,
+    low_watermark: u64,
+    session_kept: Duration,
+    patience: Duration,
+}
+
+impl ChunkStore {
+    /// A store over this folder.
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        describe: Arc<dyn Describe>,
+        blocking: Blocking,
+        tuning: &Tuning,
+        tasks: &TaskGroup,
+    ) -> Self {
+        let latch = Latch::new();
+        let budget = usize::try_from(tuning.write_buffers).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            folder_sync: FolderSync::new(Arc::clone(&disk), blocking.clone(), latch.clone()),
+            disk,
+            blocking,
+            latch,
+            sessions: Sessions::new(tuning.write_sessions_max, tuning.write_sessions_per_tenant),
+            budget: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
+            describe,
+            heals: Arc::new(Semaphore::new(HEALS_MAX)),
+            tasks: tasks.clone(),
+            low_watermark: tuning.chunk_low_watermark,
+            session_kept: tuning.write_session_kept,
+            patience: tuning.stream_stall,
+        }
+    }
+
+    /// Closed by the first fault of the disk.
+    pub(crate) fn latch(&self) -> &Latch {
+        &self.latch
+    }
+
+    /// Where file work runs.
+    pub(crate) fn blocking(&self) -> &Blocking {
+        &self.blocking
+    }
+
+    /// Room on the disk.
+    pub(crate) async fn space(&self) -> Result<Space, ChunkError> {
+        let disk = Arc::clone(&self.disk);
+        self.blocking.run(move || disk.space()).await?.map_err(ChunkError::io("ask for the free space"))
+    }
+
+    /// Removes a chunk for good: durable on return, also when it was not there.
+    pub(crate) async fn delete(&self, chunk: ChunkId) -> Result<(), ChunkError> {
+        self.latch.check()?;
+        let mut claim = self.sessions.claim(chunk, sessions::Purpose::Delete, self.patience).await?;
+        drop(claim.take());
+        let disk = Arc::clone(&self.disk);
+        let removed = self.blocking.run(move || durable::remove(disk.as_ref(), chunk)).await?;
+        removed.map_err(|error| self.latch.write_failed("remove a chunk", error))?;
+        self.folder_sync.sync().await
+    }
+
+    /// Ends the writes whose writers did not come back in time. Returns how many.
+    pub(crate) async fn reap(&self) -> Result<u64, ChunkError> {
+        self.end_parked(self.session_kept).await
+    }
+
+    /// Ends every write that waits for its writer: the last thing before the store is left alone.
+    pub(crate) async fn close(&self) -> Result<u64, ChunkError> {
+        self.end_parked(Duration::ZERO).await
+    }
+
+    async fn end_parked(&self, kept: Duration) -> Result<u64, ChunkError> {
+        let mut ended = 0;
+        for mut claim in self.sessions.forsaken(kept) {
+            self.abandon(&mut claim).await?;
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    /// Drops the write that waits in a claim, with its file.
+    async fn abandon(&self, claim: &mut Claim) -> Result<(), ChunkError> {
+        let Some(write) = claim.take() else { return Ok(()) };
+        let disk = Arc::clone(&self.disk);
+        self.blocking.run(move || durable::discard(disk.as_ref(), write.binding.chunk)).await
+    }
+
+    fn sink_shared(&self) -> SinkShared {
+        SinkShared { blocking: self.blocking.clone(), latch: self.latch.clone(), budget: Arc::clone(&self.budget) }
+    }
+}

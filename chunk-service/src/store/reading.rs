@@ -1,0 +1,265 @@
+//! Reads: every byte that leaves has been checked against what the metadata holds (I2).
+//!
+//! The permission carries the chunk's size, SHA-256 and the sum of its pieces' CRC-32Cs. A checksum file for the same
+//! place with the same sums vouches for the list of pieces; without one the whole chunk is summed up instead, and the
+//! file may be rebuilt. Then each piece is checked before any byte of it is handed out.
+//!
+//! Bytes that do not verify, and errors of the disk, are read once more past the page cache before they are reported.
+//! (`posix_fadvise(POSIX_FADV_DONTNEED)`: the pages of a chunk are clean, so the kernel drops them at once. `O_DIRECT`
+//! would need aligned buffers and is not offered by every file system.)
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes};
+use proto::capability::{ChunkBinding, ReadClaims};
+use proto::checksum::{ChunkSums, crc32c};
+use proto::ids::ChunkId;
+use proto::limits::PIECE_BYTES;
+use rustix::io::Errno;
+
+use super::chk::Chk;
+use super::disk::{Disk, DiskFile};
+use super::durable::{Found, blob_name, chk_name, read_chk, same_place, sum_up};
+use super::leftover::agree;
+use super::sessions::Look;
+use super::{ChunkStore, Described};
+use crate::error::ChunkError;
+
+/// Part of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    /// First byte.
+    pub(crate) offset: u64,
+    /// How many; `None` for all that follow.
+    pub(crate) limit: Option<u64>,
+}
+
+/// A chunk whose list of pieces is that of the metadata.
+#[derive(Debug)]
+struct Opened {
+    file: Box<dyn DiskFile>,
+    pieces: Vec<u32>,
+    /// The checksum file could not be used.
+    chk_lost: bool,
+}
+
+/// Reads a range, frame by frame.
+#[derive(Debug)]
+pub(crate) struct RangeReader {
+    chunk: ChunkId,
+    file: Box<dyn DiskFile>,
+    pieces: Vec<u32>,
+    size: u64,
+    /// Where the next frame begins.
+    at: u64,
+    /// Where the range ends.
+    end: u64,
+    frame_bytes: u64,
+    /// Verified bytes from `at` on, left over from the last piece read.
+    ready: Bytes,
+}
+
+/// A verified part of a range.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// Where it begins within the chunk.
+    pub(crate) offset: u64,
+    /// Its bytes.
+    pub(crate) bytes: Bytes,
+}
+
+impl ChunkStore {
+    /// Opens a range of a chunk and reads its first frame; `None` when the range is empty.
+    ///
+    /// # Errors
+    /// [`ChunkError::ReadOffsetOutOfRange`], [`ChunkError::Missing`], [`ChunkError::Corrupt`].
+    pub(crate) async fn open_range(
+        self: &Arc<Self>,
+        place: ChunkBinding,
+        claims: ReadClaims,
+        range: Range,
+        frame_bytes: u64,
+    ) -> Result<(RangeReader, Option<Frame>), ChunkError> {
+        if range.offset > claims.size_bytes {
+            return Err(ChunkError::ReadOffsetOutOfRange { size: claims.size_bytes });
+        }
+        let disk = Arc::clone(&self.disk);
+        let job = move || {
+            let opened = open(disk.as_ref(), &place, &claims)?;
+            let chk_lost = opened.chk_lost;
+            let mut reader = RangeReader::new(place.chunk, opened, claims.size_bytes, range, frame_bytes);
+            let first = reader.next_frame()?;
+            Ok::<_, ChunkError>((reader, first, chk_lost))
+        };
+        let (reader, first, chk_lost) = self.blocking.run(job).await??;
+        if chk_lost {
+            self.heal(place);
+        }
+        Ok((reader, first))
+    }
+
+    /// Makes sure that a chunk is there and its checksum file, or else its bytes, match what the metadata holds.
+    ///
+    /// # Errors
+    /// [`ChunkError::Missing`], [`ChunkError::Corrupt`].
+    pub(crate) async fn check(self: &Arc<Self>, place: ChunkBinding, claims: ReadClaims) -> Result<(), ChunkError> {
+        let disk = Arc::clone(&self.disk);
+        let chk_lost = self.blocking.run(move || open(disk.as_ref(), &place, &claims).map(|o| o.chk_lost)).await??;
+        if chk_lost {
+            self.heal(place);
+        }
+        Ok(())
+    }
+
+    /// Reads the next frame of a range; the reader comes back with it.
+    pub(crate) async fn next_frame(&self, mut reader: RangeReader) -> Result<(RangeReader, Option<Frame>), ChunkError> {
+        self.blocking.run(move || reader.next_frame().map(|frame| (reader, frame))).await?
+    }
+}
+
+impl ChunkStore {
+    /// Has the checksum file of a chunk that was just verified written again, in the background. Without an answer from
+    /// the metadata, or with too many others at it, the file is left alone; the next read tries again.
+    fn heal(self: &Arc<Self>, place: ChunkBinding) {
+        let Ok(permit) = Arc::clone(&self.heals).try_acquire_owned() else { return };
+        let store = Arc::clone(self);
+        self.tasks.spawn("heal", async move {
+            if let Err(error) = store.heal_now(place).await {
+                let error = proto::status::chain(&error);
+                tracing::warn!(chunk = %place.chunk, %error, "a checksum file could not be rebuilt yet");
+            }
+            drop(permit);
+        });
+    }
+
+    async fn heal_now(&self, place: ChunkBinding) -> Result<(), ChunkError> {
+        let described = self.describe.describe(place.chunk).await?;
+        let Look::Claimed(_claim) = self.sessions.look(place.chunk, self.patience).await? else { return Ok(()) };
+        let Described::Sealed(binding, claims) = described else { return Ok(()) };
+        match self.find(place).await? {
+            Found::Complete(pair) if agree(&pair.chk.sums, &claims) => Ok(()),
+            Found::Nothing | Found::Complete(_) | Found::Leftover => self.rebuild(binding, claims).await.map(drop),
+        }
+    }
+}
+
+/// Opens a chunk and finds a list of pieces that the metadata vouches for.
+fn open(disk: &dyn Disk, place: &ChunkBinding, claims: &ReadClaims) -> Result<Opened, ChunkError> {
+    let listed = disk.open(&chk_name(place.chunk)).ok().flatten().and_then(|chk| read_chk(chk.as_ref()));
+    match listed {
+        Some(Chk { binding, sums }) if same_place(&binding, place) && agree(&sums, claims) => {
+            let file = open_sized(disk, place.chunk, claims)?;
+            Ok(Opened { file, pieces: sums.pieces, chk_lost: false })
+        }
+        Some(_) | None => {
+            let (file, sums) = sum_up_sealed(disk, place.chunk, claims)?;
+            Ok(Opened { file, pieces: sums.pieces, chk_lost: true })
+        }
+    }
+}
+
+/// Opens a chunk's bytes, which must be as many as the metadata says.
+fn open_sized(disk: &dyn Disk, chunk: ChunkId, claims: &ReadClaims) -> Result<Box<dyn DiskFile>, ChunkError> {
+    let file = disk.open(&blob_name(chunk)).map_err(|error| read_failed(chunk, &error))?;
+    let file = file.ok_or(ChunkError::Missing(chunk))?;
+    let size = file.size().map_err(|error| read_failed(chunk, &error))?;
+    if size == claims.size_bytes { Ok(file) } else { Err(ChunkError::Corrupt(chunk)) }
+}
+
+/// Sums up a whole chunk; its sums must be those that the metadata holds.
+pub(crate) fn sum_up_sealed(
+    disk: &dyn Disk,
+    chunk: ChunkId,
+    claims: &ReadClaims,
+) -> Result<(Box<dyn DiskFile>, ChunkSums), ChunkError> {
+    let file = open_sized(disk, chunk, claims)?;
+    let sums = twice(file.as_ref(), || sum_up(file.as_ref(), claims.size_bytes).map(Some), |sums| agree(sums, claims));
+    let sums = sums.map_err(|error| read_failed(chunk, &error))?.ok_or(ChunkError::Corrupt(chunk))?;
+    Ok((file, sums))
+}
+
+/// Reads, and reads once more past the page cache when that failed or is not good. `None` when it never was good.
+fn twice<T>(
+    file: &dyn DiskFile,
+    mut read: impl FnMut() -> io::Result<Option<T>>,
+    good: impl Fn(&T) -> bool,
+) -> io::Result<Option<T>> {
+    match read() {
+        Ok(Some(value)) if good(&value) => return Ok(Some(value)),
+        Ok(_) | Err(_) => file.drop_cache()?,
+    }
+    Ok(read()?.filter(good))
+}
+
+fn read_failed(chunk: ChunkId, error: &io::Error) -> ChunkError {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE) => ChunkError::Overloaded("open files"),
+        Some(_) | None => {
+            tracing::warn!(%chunk, %error, "a chunk cannot be read");
+            ChunkError::Corrupt(chunk)
+        }
+    }
+}
+
+impl RangeReader {
+    fn new(chunk: ChunkId, opened: Opened, size: u64, range: Range, frame_bytes: u64) -> Self {
+        let end = range.limit.map_or(size, |limit| range.offset.saturating_add(limit).min(size));
+        let Opened { file, pieces, chk_lost: _ } = opened;
+        Self { chunk, file, pieces, size, at: range.offset, end, frame_bytes, ready: Bytes::new() }
+    }
+
+    /// Whether another frame follows.
+    pub(crate) fn has_more(&self) -> bool {
+        self.at < self.end
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame>, ChunkError> {
+        if !self.has_more() {
+            return Ok(None);
+        }
+        let wanted = index(self.frame_bytes.min(self.end - self.at));
+        if self.ready.len() < wanted {
+            self.read_more(wanted)?;
+        }
+        if self.ready.len() < wanted {
+            return Err(ChunkError::Corrupt(self.chunk));
+        }
+        let frame = Frame { offset: self.at, bytes: self.ready.split_to(wanted) };
+        self.at += wanted as u64;
+        Ok(Some(frame))
+    }
+
+    /// Reads and verifies the pieces that are missing from the next `wanted` bytes. What is ready ends where a piece
+    /// does; only the first read of a range may begin within one.
+    fn read_more(&mut self, wanted: usize) -> Result<(), ChunkError> {
+        let missing_from = self.at + self.ready.len() as u64;
+        let first_piece = missing_from / PIECE_BYTES;
+        let start = first_piece * PIECE_BYTES;
+        let end = (self.at + wanted as u64).next_multiple_of(PIECE_BYTES).min(self.size);
+        let length = index(end.saturating_sub(start));
+        let kept = self.ready.len();
+        let pieces = self.pieces.get(index(first_piece)..).unwrap_or_default();
+        let read = || {
+            let mut buffer = Vec::with_capacity(kept + length);
+            buffer.extend_from_slice(&self.ready);
+            self.file.read_at(&mut buffer, length, start).map(|()| Some(buffer))
+        };
+        let good = |buffer: &Vec<u8>| buffer.get(kept..).is_some_and(|bytes| pieces_match(bytes, pieces));
+        let buffer = twice(self.file.as_ref(), read, good).map_err(|error| read_failed(self.chunk, &error))?;
+        self.ready = Bytes::from(buffer.ok_or(ChunkError::Corrupt(self.chunk))?);
+        self.ready.advance(index(missing_from - start));
+        Ok(())
+    }
+}
+
+fn pieces_match(bytes: &[u8], pieces: &[u32]) -> bool {
+    let count = bytes.len().div_ceil(index(PIECE_BYTES));
+    let listed = pieces.get(..count);
+    listed.is_some_and(|listed| bytes.chunks(index(PIECE_BYTES)).map(crc32c).eq(listed.iter().copied()))
+}
+
+/// A length or index that is known to fit into memory.
+fn index(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

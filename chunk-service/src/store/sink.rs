@@ -1,0 +1,200 @@
+//! Between a stream and the disk: while one batch is hashed and written on a blocking thread, the next is received.
+//!
+//! Small frames are gathered, so that a blocking thread is asked for a quarter of a mebibyte or more at a time. A stream
+//! holds at most two batches; what all streams hold together is bounded by one budget, which a batch gives back when it
+//! is written (I17).
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use proto::limits::{FRAME_BYTES, KIB, MIB};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::latch::Latch;
+use super::open_write::OpenWrite;
+use crate::blocking::{Blocking, Job};
+use crate::error::ChunkError;
+
+/// A batch of this size is written as soon as the one before it is.
+const BATCH_BYTES: u64 = FRAME_BYTES;
+/// A batch of this size waits for the one before it.
+const BATCH_BYTES_MAX: u64 = MIB;
+/// Frames below this size are copied together; larger ones are written as they came.
+const GATHER_BELOW_BYTES: u64 = 64 * KIB;
+
+/// What every sink of a store shares.
+#[derive(Debug, Clone)]
+pub(crate) struct SinkShared {
+    /// Where batches are written.
+    pub(crate) blocking: Blocking,
+    /// Told of faults.
+    pub(crate) latch: Latch,
+    /// One permit for each byte that is held.
+    pub(crate) budget: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Nothing is being written.
+    Idle(Box<OpenWrite>),
+    /// A batch is being written.
+    Busy(Job<Result<Box<OpenWrite>, std::io::Error>>),
+    /// A batch could not be written.
+    Failed,
+}
+
+/// Bytes received, not yet handed over.
+#[derive(Debug, Default)]
+struct Batch {
+    parts: Vec<Bytes>,
+    gathered: BytesMut,
+    bytes: u64,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Takes a stream's frames to the disk.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    shared: SinkShared,
+    comparing: bool,
+    received: u64,
+    stage: Stage,
+    batch: Batch,
+}
+
+impl Sink {
+    pub(crate) fn new(shared: SinkShared, write: OpenWrite) -> Self {
+        let (comparing, received) = (!write.resumable(), write.received());
+        Self { shared, comparing, received, stage: Stage::Idle(Box::new(write)), batch: Batch::default() }
+    }
+
+    /// Whether the bytes are only compared with those of a complete chunk.
+    pub(crate) fn is_comparison(&self) -> bool {
+        self.comparing
+    }
+
+    /// Bytes taken so far, by this stream and those before it.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Takes a frame; waits only while two batches are full, or the budget of all streams is spent.
+    ///
+    /// # Errors
+    /// When an earlier batch could not be written; the sink is of no use then.
+    pub(crate) async fn push(&mut self, frame: Bytes) -> Result<(), ChunkError> {
+        let length = frame.len() as u64;
+        let permit = self.permit(length).await?;
+        self.received += length;
+        self.batch.add(frame, permit);
+        if self.batch.bytes >= BATCH_BYTES_MAX || (self.batch.bytes >= BATCH_BYTES && self.is_free()) {
+            self.hand_over().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether bytes wait to be handed over although nothing is being written.
+    pub(crate) fn is_idle_with_bytes(&self) -> bool {
+        self.batch.bytes > 0 && self.is_free()
+    }
+
+    /// Starts to write what is there, when nothing else is being written.
+    ///
+    /// # Errors
+    /// As [`Sink::push`].
+    pub(crate) async fn nudge(&mut self) -> Result<(), ChunkError> {
+        if self.is_idle_with_bytes() { self.hand_over().await } else { Ok(()) }
+    }
+
+    /// Waits until the batch that is being written is, and returns the write together with what is still to be written.
+    ///
+    /// # Errors
+    /// As [`Sink::push`].
+    pub(crate) async fn stop(mut self) -> Result<(OpenWrite, Rest), ChunkError> {
+        let write = self.settle().await?;
+        Ok((*write, Rest(self.batch.seal())))
+    }
+
+    fn is_free(&self) -> bool {
+        match &self.stage {
+            Stage::Idle(_) => true,
+            Stage::Busy(job) => job.is_finished(),
+            Stage::Failed => false,
+        }
+    }
+
+    async fn permit(&mut self, bytes: u64) -> Result<OwnedSemaphorePermit, ChunkError> {
+        let count = u32::try_from(bytes).map_err(|_too_many| ChunkError::Overloaded("bytes in one frame"))?;
+        let budget = Arc::clone(&self.shared.budget);
+        if let Ok(permit) = Arc::clone(&budget).try_acquire_many_owned(count) {
+            return Ok(permit);
+        }
+        // Give back what this stream holds before it waits, or streams could wait for each other.
+        if self.batch.bytes > 0 {
+            self.hand_over().await?;
+        }
+        budget.acquire_many_owned(count).await.map_err(|_closed| ChunkError::Draining)
+    }
+
+    async fn hand_over(&mut self) -> Result<(), ChunkError> {
+        let mut write = self.settle().await?;
+        let batch = self.batch.seal();
+        let job = move || {
+            let outcome = write.append(&batch.parts);
+            drop(batch);
+            outcome.map(|()| write)
+        };
+        self.stage = Stage::Busy(self.shared.blocking.start(job).await?);
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<Box<OpenWrite>, ChunkError> {
+        match std::mem::replace(&mut self.stage, Stage::Failed) {
+            Stage::Idle(write) => Ok(write),
+            Stage::Busy(mut job) => {
+                job.wait().await?.map_err(|error| self.shared.latch.write_failed("write a chunk", error))
+            }
+            Stage::Failed => Err(ChunkError::Panicked),
+        }
+    }
+}
+
+impl Batch {
+    fn add(&mut self, frame: Bytes, permit: OwnedSemaphorePermit) {
+        let length = frame.len() as u64;
+        self.bytes += length;
+        match &mut self.permit {
+            Some(held) => held.merge(permit),
+            None => self.permit = Some(permit),
+        }
+        if length < GATHER_BELOW_BYTES {
+            self.gathered.extend_from_slice(&frame);
+        } else {
+            self.close_gathered();
+            self.parts.push(frame);
+        }
+    }
+
+    fn close_gathered(&mut self) {
+        if !self.gathered.is_empty() {
+            self.parts.push(self.gathered.split().freeze());
+        }
+    }
+
+    /// The whole batch, ready to be written; an empty one stays.
+    fn seal(&mut self) -> Self {
+        self.close_gathered();
+        std::mem::take(self)
+    }
+}
+
+/// The last bytes of a stream, to be written in the job that ends the write.
+#[derive(Debug)]
+pub(crate) struct Rest(Batch);
+
+impl Rest {
+    /// Writes them.
+    pub(crate) fn append_to(self, write: &mut OpenWrite) -> std::io::Result<()> {
+        write.append(&self.0.parts)
+    }
+}

@@ -1,0 +1,280 @@
+//! A metadata service as a chunk service sees it: ClusterService on a socket, and the mint of capabilities.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use proto::capability::{self, Capability, ChunkBinding, NodeKey, Permit, ReadClaims};
+use proto::checksum::{ChunkHasher, ChunkSums};
+use proto::entropy::{Entropy as _, OsEntropy};
+use proto::error::{Classify, Reason};
+use proto::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId};
+use proto::pb;
+use proto::pb::cluster_service_server::{ClusterService, ClusterServiceServer};
+use proto::runtime::{Clock as _, SystemClock, TaskGroup, transport};
+use proto::secret::SecretKey;
+use proto::status::to_status;
+use proto::token::{Token, TokenKind};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+/// What the peer knows and does.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) cluster: ClusterId,
+    secret: SecretKey,
+    pub(crate) join: Token,
+    /// The node that used the join token, and its token.
+    pub(crate) node: Option<(NodeId, Token)>,
+    pub(crate) heartbeats: Vec<pb::HeartbeatRequest>,
+    pub(crate) described: HashMap<ChunkId, pb::DescribeChunkResponse>,
+    pub(crate) asked: Vec<ChunkId>,
+    /// Added to the time that it tells, in milliseconds.
+    pub(crate) time_offset_ms: i64,
+    /// When set, every call fails with it.
+    pub(crate) fails_with: Option<Reason>,
+    pub(crate) interval_ms: u64,
+}
+
+/// A peer; clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer(Arc<Mutex<State>>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("as the test wants it")]
+struct Planned(Reason);
+
+impl Classify for Planned {
+    fn reason(&self) -> Reason {
+        self.0
+    }
+}
+
+/// A peer that listens.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    pub(crate) address: SocketAddr,
+    stop: CancellationToken,
+    tasks: TaskGroup,
+}
+
+impl Listening {
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        assert!(self.tasks.shutdown(std::time::Duration::from_secs(20)).await);
+    }
+}
+
+impl Peer {
+    pub(crate) fn new() -> Self {
+        let state = State {
+            cluster: ClusterId::generate(1, &OsEntropy),
+            secret: SecretKey::generate(&OsEntropy),
+            join: Token::generate(TokenKind::Join, &OsEntropy),
+            node: None,
+            heartbeats: Vec::new(),
+            described: HashMap::new(),
+            asked: Vec::new(),
+            time_offset_ms: 0,
+            fails_with: None,
+            interval_ms: 20,
+        };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) async fn listen(&self, address: SocketAddr) -> Listening {
+        let listener = transport::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, tasks) = (CancellationToken::new(), TaskGroup::new());
+        let router = transport::server().add_service(ClusterServiceServer::new(self.clone()));
+        let stopped = stop.clone();
+        tasks.spawn("peer", async move {
+            transport::serve(router, listener, stopped, std::time::Duration::ZERO).await.unwrap();
+        });
+        Listening { address, stop, tasks }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        SystemClock.now_ms().checked_add_signed(self.state().time_offset_ms).unwrap()
+    }
+
+    pub(crate) fn key(&self, key_id: u32) -> NodeKey {
+        let state = self.state();
+        NodeKey::derive(&state.secret, state.node.as_ref().unwrap().0, key_id)
+    }
+
+    /// A new chunk's place.
+    pub(crate) fn place() -> ChunkBinding {
+        ChunkBinding {
+            chunk: ChunkId::generate(SystemClock.now_ms(), &OsEntropy),
+            block: BlockId::generate(1, &OsEntropy),
+            blob: BlobId::generate(1, &OsEntropy),
+            shard_index: 0,
+            shard_count: 1,
+            generation: 1,
+            epoch: 1,
+            sequence: 42,
+        }
+    }
+
+    pub(crate) fn capability(&self, binding: ChunkBinding, permit: Permit) -> Capability {
+        let now_ms = self.now_ms();
+        let state = self.state();
+        let (cluster, node) = (state.cluster, state.node.as_ref().unwrap().0);
+        let tenant = "posts".parse().unwrap();
+        Capability { cluster, node, tenant, permit, binding, not_before_ms: now_ms, expire_ms: now_ms + 900_000 }
+    }
+
+    pub(crate) fn sign(&self, capability: &Capability) -> String {
+        let mut nonce = [0; 8];
+        OsEntropy.fill(&mut nonce);
+        capability::sign(capability, &self.key(1), nonce)
+    }
+
+    pub(crate) fn may_write(&self, binding: ChunkBinding, max_bytes: u64) -> String {
+        self.sign(&self.capability(binding, Permit::Write { max_bytes }))
+    }
+
+    pub(crate) fn may_read(&self, binding: ChunkBinding, bytes: &[u8]) -> String {
+        self.sign(&self.capability(binding, Permit::Read(claims(bytes))))
+    }
+
+    pub(crate) fn may_delete(&self, binding: ChunkBinding) -> String {
+        self.sign(&self.capability(binding, Permit::Delete))
+    }
+
+    /// Plans a chunk, as StartUpload would.
+    pub(crate) fn open(&self, place: &ChunkBinding) {
+        let answer = pb::DescribeChunkResponse {
+            block_id: place.block.to_string(),
+            blob_id: place.blob.to_string(),
+            shard_index: place.shard_index,
+            shard_count: place.shard_count,
+            generation: place.generation,
+            epoch: place.epoch,
+            sequence: place.sequence,
+            ..with_state(pb::ChunkState::Open)
+        };
+        self.state().described.insert(place.chunk, answer);
+    }
+
+    /// Seals a chunk with these bytes, as CommitUpload would.
+    pub(crate) fn seal(&self, place: &ChunkBinding, bytes: &[u8]) {
+        self.open(place);
+        let claims = claims(bytes);
+        let mut state = self.state();
+        let answer = state.described.get_mut(&place.chunk).unwrap();
+        answer.set_state(pb::ChunkState::Sealed);
+        answer.size_bytes = claims.size_bytes;
+        answer.sha256 = claims.sha256.to_string();
+        answer.pieces_sha256 = claims.pieces_sha256.to_string();
+    }
+
+    fn check(&self, metadata: &tonic::metadata::MetadataMap, expected: Option<&Token>) -> Result<(), Status> {
+        if let Some(reason) = self.state().fails_with {
+            return Err(to_status(&Planned(reason)));
+        }
+        let sent = metadata.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let good = expected.is_some_and(|token| sent == format!("Bearer {}", token.expose().as_str()));
+        if good { Ok(()) } else { Err(to_status(&Planned(Reason::TokenInvalid))) }
+    }
+
+    fn check_node(&self, metadata: &tonic::metadata::MetadataMap) -> Result<(), Status> {
+        let token = self.state().node.as_ref().map(|(_, token)| token.clone());
+        self.check(metadata, token.as_ref())
+    }
+
+    fn server_time(&self) -> Option<prost_types::Timestamp> {
+        let now_ms = i64::try_from(self.now_ms()).unwrap();
+        let nanos = i32::try_from(now_ms % 1000).unwrap() * 1_000_000;
+        Some(prost_types::Timestamp { seconds: now_ms / 1000, nanos })
+    }
+}
+
+fn with_state(state: pb::ChunkState) -> pb::DescribeChunkResponse {
+    let mut answer = pb::DescribeChunkResponse::default();
+    answer.set_state(state);
+    answer
+}
+
+/// Everything that is known of these bytes.
+pub(crate) fn sums(bytes: &[u8]) -> ChunkSums {
+    let mut hasher = ChunkHasher::default();
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+pub(crate) fn claims(bytes: &[u8]) -> ReadClaims {
+    let sums = sums(bytes);
+    ReadClaims { size_bytes: sums.size_bytes, sha256: sums.sha256, pieces_sha256: sums.pieces_sha256() }
+}
+
+#[tonic::async_trait]
+impl ClusterService for Peer {
+    async fn register_node(
+        &self,
+        request: Request<pb::RegisterNodeRequest>,
+    ) -> Result<Response<pb::RegisterNodeResponse>, Status> {
+        let join = self.state().join.clone();
+        self.check(request.metadata(), Some(&join))?;
+        let node: NodeId = request.get_ref().node_id.parse().unwrap();
+        let server_time = self.server_time();
+        let mut state = self.state();
+        let held = state.node.get_or_insert_with(|| (node, Token::generate(TokenKind::Node, &OsEntropy)));
+        if held.0 != node {
+            return Err(to_status(&Planned(Reason::ScopeMissing)));
+        }
+        let node_token = held.1.expose().to_string();
+        let keys = [1, 2].map(|key_id| {
+            let NodeKey { key_id, secret } = NodeKey::derive(&state.secret, node, key_id);
+            pb::NodeKey { key_id, secret: secret.expose().to_vec().into() }
+        });
+        Ok(Response::new(pb::RegisterNodeResponse {
+            cluster_id: state.cluster.to_string(),
+            keys: keys.to_vec(),
+            node_token,
+            server_time,
+            heartbeat_interval_ms: state.interval_ms,
+        }))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<pb::HeartbeatRequest>,
+    ) -> Result<Response<pb::HeartbeatResponse>, Status> {
+        self.check_node(request.metadata())?;
+        let server_time = self.server_time();
+        let mut state = self.state();
+        state.heartbeats.push(request.into_inner());
+        Ok(Response::new(pb::HeartbeatResponse { server_time, heartbeat_interval_ms: state.interval_ms }))
+    }
+
+    async fn describe_chunk(
+        &self,
+        request: Request<pb::DescribeChunkRequest>,
+    ) -> Result<Response<pb::DescribeChunkResponse>, Status> {
+        let chunk: ChunkId = request.get_ref().chunk_id.parse().unwrap();
+        self.state().asked.push(chunk);
+        self.check_node(request.metadata())?;
+        let answer = self.state().described.get(&chunk).cloned();
+        Ok(Response::new(answer.unwrap_or_else(|| with_state(pb::ChunkState::Unknown))))
+    }
+
+    async fn list_nodes(
+        &self,
+        _request: Request<pb::ListNodesRequest>,
+    ) -> Result<Response<pb::ListNodesResponse>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+
+    async fn get_cluster_status(
+        &self,
+        _request: Request<pb::GetClusterStatusRequest>,
+    ) -> Result<Response<pb::GetClusterStatusResponse>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+}
