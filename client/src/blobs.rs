@@ -26,7 +26,7 @@ impl Client {
     /// [`Error`]; of category [`NotFound`](crate::Category::NotFound) also for another tenant's blob.
     pub async fn get_blob(&self, blob: BlobId) -> Result<Blob, Error> {
         let operation = format!("get blob {blob}");
-        let message = pb::GetBlobRequest { tenant_id: String::new(), blob_id: blob.to_string() };
+        let message = pb::GetBlobRequest { tenant_id: self.tenant_id(), blob_id: blob.to_string() };
         let answer = self
             .metadata(&operation, message, |mut service, message| async move { service.get_blob(message).await })
             .await?;
@@ -39,7 +39,7 @@ impl Client {
         entries(move |page_token| {
             let client = client.clone();
             let message = pb::ListBlobsRequest {
-                tenant_id: String::new(),
+                tenant_id: client.tenant_id(),
                 page_size: i32::try_from(options.page_size).unwrap_or(i32::MAX),
                 page_token,
                 display_name_prefix: options.prefix.clone(),
@@ -62,8 +62,11 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn delete_blob(&self, blob: BlobId) -> Result<(), Error> {
-        let message =
-            pb::DeleteBlobRequest { tenant_id: String::new(), blob_id: blob.to_string(), request_id: new_request_id() };
+        let message = pb::DeleteBlobRequest {
+            tenant_id: self.tenant_id(),
+            blob_id: blob.to_string(),
+            request_id: new_request_id(),
+        };
         self.metadata(format!("delete blob {blob}"), message, |mut service, message| async move {
             service.delete_blob(message).await
         })

@@ -71,6 +71,11 @@ impl Client {
         &self.0.config
     }
 
+    /// Whose blobs are meant, as requests say it: empty for the token's tenant.
+    pub(crate) fn tenant_id(&self) -> String {
+        self.0.config.tenant.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
     pub(crate) fn peers(&self) -> &Peers {
         &self.0.peers
     }

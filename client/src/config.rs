@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use proto::ids::TenantId;
 use zeroize::Zeroizing;
 
 use crate::retry::RetryPolicy;
@@ -13,6 +14,8 @@ use crate::retry::RetryPolicy;
 pub struct ClientConfig {
     /// The metadata service: `host`, `host:port` or `http://host:port`. The port is 50051 unless given.
     pub endpoint: String,
+    /// Whose blobs are meant. The token says that too; when both are given and they differ, the service refuses.
+    pub tenant: Option<TenantId>,
     /// A tenant's token for that tenant's blobs, or the admin token for tenants.
     pub token: Option<Zeroizing<String>>,
     /// How long a connection may take to come about. Default: 3 s.
@@ -32,6 +35,7 @@ impl ClientConfig {
     pub fn new(endpoint: impl Into<String>) -> Self {
         Self {
             endpoint: endpoint.into(),
+            tenant: None,
             token: None,
             connect_timeout: Duration::from_secs(3),
             call_timeout: Duration::from_secs(10),
@@ -48,6 +52,13 @@ impl ClientConfig {
         self
     }
 
+    /// Whose blobs are meant: no call can then touch those of another tenant whose token was taken by mistake.
+    #[must_use]
+    pub fn with_tenant(mut self, tenant: TenantId) -> Self {
+        self.tenant = Some(tenant);
+        self
+    }
+
     /// When to try again, and when to give up.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
@@ -60,6 +71,7 @@ impl fmt::Debug for ClientConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientConfig")
             .field("endpoint", &self.endpoint)
+            .field("tenant", &self.tenant)
             .field("token", &self.token.as_ref().map(|_secret| "[redacted]"))
             .field("connect_timeout", &self.connect_timeout)
             .field("call_timeout", &self.call_timeout)

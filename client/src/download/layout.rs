@@ -179,7 +179,7 @@ impl LayoutSource {
 
     async fn page(&self, read_offset: u64, read_limit: u64) -> Result<pb::GetBlobLayoutResponse, Error> {
         let message = pb::GetBlobLayoutRequest {
-            tenant_id: String::new(),
+            tenant_id: self.client.tenant_id(),
             blob_id: self.blob_id.to_string(),
             read_offset,
             read_limit,

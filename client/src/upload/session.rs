@@ -54,7 +54,7 @@ impl Session {
             name => format!("start the upload of '{name}'"),
         };
         let message = pb::StartUploadRequest {
-            tenant_id: String::new(),
+            tenant_id: client.tenant_id(),
             request_id: new_request_id(),
             display_name: options.display_name,
             content_type: options.content_type,
@@ -83,7 +83,7 @@ impl Session {
         let UploadHandle { client, blob_id, .. } = &self.handle;
         let operation = format!("commit the upload of blob {blob_id}");
         let message = pb::CommitUploadRequest {
-            tenant_id: String::new(),
+            tenant_id: client.tenant_id(),
             blob_id: blob_id.to_string(),
             size_bytes: whole.size_bytes,
             sha256: whole.sha256.to_string(),
@@ -147,7 +147,7 @@ impl UploadHandle {
         receipts: Vec<Bytes>,
     ) -> Result<Vec<pb::BlockPlan>, Error> {
         let message = pb::AllocateBlocksRequest {
-            tenant_id: String::new(),
+            tenant_id: self.client.tenant_id(),
             blob_id: self.blob_id.to_string(),
             first_block_index: first,
             block_count: count,
@@ -164,7 +164,7 @@ impl UploadHandle {
     async fn abort(self) {
         let peer = self.client.peers().metadata();
         let call = peer.call(format!("give the upload of blob {} up", self.blob_id));
-        let message = pb::AbortUploadRequest { tenant_id: String::new(), blob_id: self.blob_id.to_string() };
+        let message = pb::AbortUploadRequest { tenant_id: self.client.tenant_id(), blob_id: self.blob_id.to_string() };
         let mut service = peer.metadata_client();
         let answer = service.abort_upload(request(message, self.client.authorization()));
         if let Err(error) = attempt(peer, &call, ABORT_TIMEOUT, answer).await {
