@@ -28,11 +28,13 @@ pub(crate) fn normalise(text: &str) -> Result<String, Error> {
     if authority.host().is_empty() {
         return Err(invalid("names no host"));
     }
-    if authority.port().is_some() && authority.port_u16().is_none_or(|port| port == 0) {
-        return Err(invalid("has no usable port"));
-    }
-    // `host:` parses, with a port that is not there.
-    let port = authority.port_u16().unwrap_or(PORT_DEFAULT);
+    let port = match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => PORT_DEFAULT,
+        rest => rest
+            .and_then(|rest| rest.strip_prefix(':')?.parse().ok())
+            .filter(|port| *port > 0)
+            .ok_or_else(|| invalid("has no usable port"))?,
+    };
     Ok(format!("http://{}:{port}", authority.host().to_ascii_lowercase()))
 }
 

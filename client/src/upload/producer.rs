@@ -201,3 +201,6 @@ fn expect_end(reader: &mut dyn Read, name: &Path) -> Result<(), Error> {
     }
     Err(Error::SourceChanged { path: PathBuf::from(name), problem: "it became longer".to_owned() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,3 +82,62 @@ fn reread(file: &InputFile, offset: u64, bytes: usize, expected: u32) -> Result<
     }
     Ok(Frame { content: Bytes::from(content), crc32c: expected })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::upload::Source;
+    use crate::upload::input::Input;
+
+    fn frame(content: &'static [u8]) -> Frame {
+        Frame { content: Bytes::from_static(content), crc32c: crc32c(content) }
+    }
+
+    async fn all(replay: &Replay) -> Result<Vec<Bytes>, Error> {
+        let (mut offset, mut contents) = (0, Vec::new());
+        while let Some(frame) = replay.frame_at(offset).await? {
+            offset += frame.content.len() as u64;
+            contents.push(frame.content);
+        }
+        Ok(contents)
+    }
+
+    #[tokio::test]
+    async fn frames_come_again_from_memory_or_from_the_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"the block before|abcdefghij").unwrap();
+        let input = Input::open(Source::File(file.path().to_path_buf())).unwrap().file();
+        for source in [None, input] {
+            let mut replay = Replay::new(4, 17, source);
+            for content in [b"abcd".as_slice(), b"efgh", b"ij"] {
+                replay.push(&frame(content));
+            }
+            assert_eq!(all(&replay).await.unwrap(), ["abcd", "efgh", "ij"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_with_other_bytes_than_were_summed_is_refused() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"abcdefgh").unwrap();
+        let input = Input::open(Source::File(file.path().to_path_buf())).unwrap().file();
+        let mut replay = Replay::new(4, 0, input);
+        replay.push(&frame(b"abcd"));
+        replay.push(&frame(b"efgX"));
+        assert!(replay.frame_at(0).await.is_ok());
+        assert!(matches!(replay.frame_at(4).await, Err(Error::SourceChanged { .. })));
+        file.as_file().set_len(6).unwrap();
+        assert!(matches!(replay.frame_at(4).await, Err(Error::SourceChanged { .. })));
+    }
+
+    #[test]
+    fn a_stream_goes_on_only_where_a_frame_begins() {
+        let mut replay = Replay::new(4, 0, None);
+        replay.push(&frame(b"abcd"));
+        replay.push(&frame(b"ef"));
+        let resumed: Vec<u64> = [0, 3, 4, 5, 6, 8].map(|persisted| replay.resume_at(persisted)).into();
+        assert_eq!(resumed, [0, 0, 4, 0, 6, 0]);
+    }
+}
