@@ -1,3 +1,24 @@
-//! The Coordinator.
+//! The Coordinator of MiniTectonic-RS: tenants, names, blocks and placement, durable in an ordered key-value engine.
+//!
+//! [`start`] takes everything from outside (settings, listener, clock, entropy) and returns when the service is ready;
+//! [`Running`] is the service from then on. Inside, a call goes `grpc` → `service` → `coordinator` (pure) → `store`.
 
+pub mod auth;
+pub mod config;
+pub mod coordinator;
+pub mod error;
+pub mod grpc;
+pub mod mint;
+pub mod nodes;
+pub mod page_token;
+pub mod placement;
+mod running;
+pub mod service;
+pub mod storage;
 pub mod store;
+pub mod tokens;
+pub mod workers;
+
+pub use self::config::{Config, Tuning};
+pub use self::error::{MetadataError, StartError};
+pub use self::running::{Deps, Running, start};

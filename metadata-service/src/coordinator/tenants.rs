@@ -1,0 +1,204 @@
+//! Tenants and their tokens.
+//!
+//! Owns: `tenant/` rows, the tenants' `token/` rows. A tenant's row, its usage row and its token rows appear and go in
+//! one batch. Two tokens are valid at a time, so that a rotation overlaps.
+
+use proto::ids::TenantId;
+use proto::token::{Token, TokenKeyId};
+
+use super::blobs::{Page, page};
+use super::request::{Fingerprint, Once, RequestId, object_id};
+use super::{Context, Outcome, unchanged};
+use crate::error::MetadataError;
+use crate::store::engine::{Batch, Decision, Engine, KeyRange, View};
+use crate::store::keys;
+use crate::store::records::{Holder, Quota, TenantRecord, TrafficClass, UsageRecord};
+use crate::store::rows::{BatchExt as _, load, read, record_of};
+use crate::tokens;
+
+/// A tenant with what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its id.
+    pub tenant: TenantId,
+    /// Its row.
+    pub record: TenantRecord,
+    /// What it holds.
+    pub usage: UsageRecord,
+}
+
+/// Registers a tenant.
+#[derive(Debug, Clone)]
+pub struct RegisterTenant {
+    /// Its id.
+    pub tenant: TenantId,
+    /// Under which request.
+    pub request: RequestId,
+    /// What it may hold.
+    pub quota: Quota,
+    /// How urgent its traffic is.
+    pub traffic_class: TrafficClass,
+}
+
+/// Changes a tenant; what is absent stays.
+#[derive(Debug, Clone)]
+pub struct UpdateTenant {
+    /// Which.
+    pub tenant: TenantId,
+    /// Under which request.
+    pub request: RequestId,
+    /// Replaces the whole quota.
+    pub quota: Option<Quota>,
+    /// Replaces the class.
+    pub traffic_class: Option<TrafficClass>,
+}
+
+fn not_found(tenant: &TenantId) -> MetadataError {
+    MetadataError::TenantNotFound(tenant.to_string())
+}
+
+fn existing(view: &dyn View, tenant: &TenantId) -> Result<Tenant, MetadataError> {
+    let record = read(view, &keys::tenant(tenant))?.ok_or_else(|| not_found(tenant))?;
+    let usage = read(view, &keys::usage(tenant))?.ok_or_else(|| MetadataError::missing("usage"))?;
+    Ok(Tenant { tenant: tenant.clone(), record, usage })
+}
+
+fn with_quota(fingerprint: Fingerprint, quota: Option<&Quota>) -> Fingerprint {
+    match quota {
+        Some(quota) => fingerprint.with(&[1]).with_number(quota.max_bytes).with_number(quota.max_blobs),
+        None => fingerprint.with(&[0]),
+    }
+}
+
+fn with_class(fingerprint: Fingerprint, class: Option<TrafficClass>) -> Fingerprint {
+    match class {
+        Some(TrafficClass::Gold) => fingerprint.with(b"gold"),
+        Some(TrafficClass::Silver) => fingerprint.with(b"silver"),
+        Some(TrafficClass::Bronze) => fingerprint.with(b"bronze"),
+        None => fingerprint.with(b""),
+    }
+}
+
+/// Registers a tenant and makes its first token.
+///
+/// # Errors
+/// [`MetadataError::TenantAlreadyExists`], unless the same request registered it.
+pub fn register(view: &dyn View, context: &Context<'_>, command: &RegisterTenant) -> Outcome<(Tenant, Token)> {
+    let tenant = &command.tenant;
+    let fingerprint = Fingerprint::of("RegisterTenant").with(tenant.as_str().as_bytes());
+    let fingerprint = with_class(with_quota(fingerprint, Some(&command.quota)), Some(command.traffic_class));
+    let once = Once::new(&command.request, fingerprint);
+    if let Some(object) = once.recall(view, context)? {
+        let token = tokens::of_tenant(context.secret, tenant, object_id(&object)?);
+        return unchanged((existing(view, tenant)?, token));
+    }
+    if view.get(&keys::tenant(tenant))?.is_some() {
+        return Err(MetadataError::TenantAlreadyExists(tenant.to_string()));
+    }
+    // An earlier tenant of this id may have left deleted blobs that the collector still counts down.
+    let usage: UsageRecord = read(view, &keys::usage(tenant))?.unwrap_or_default();
+    let token = tokens::of_tenant(context.secret, tenant, TokenKeyId::generate(context.entropy));
+    let RegisterTenant { quota, traffic_class, .. } = *command;
+    let record =
+        TenantRecord { create_ms: context.now_ms, quota, traffic_class, token: token.key_id, previous_token: None };
+    let mut batch = Batch::default();
+    batch.set(keys::token(token.key_id), &tokens::record(&token, Holder::Tenant(tenant.clone())));
+    batch.set(keys::tenant(tenant), &record);
+    batch.set(keys::usage(tenant), &usage);
+    once.remember(&mut batch, context, token.key_id.as_bytes());
+    Ok((Decision { batch, frees_space: false }, (Tenant { tenant: tenant.clone(), record, usage }, token)))
+}
+
+/// Changes a tenant's quota or class.
+///
+/// # Errors
+/// [`MetadataError::TenantNotFound`].
+pub fn update(view: &dyn View, context: &Context<'_>, command: &UpdateTenant) -> Outcome<Tenant> {
+    let fingerprint = Fingerprint::of("UpdateTenant").with(command.tenant.as_str().as_bytes());
+    let fingerprint = with_class(with_quota(fingerprint, command.quota.as_ref()), command.traffic_class);
+    let once = Once::new(&command.request, fingerprint);
+    let repeated = once.recall(view, context)?.is_some();
+    let mut tenant = existing(view, &command.tenant)?;
+    if repeated {
+        return unchanged(tenant);
+    }
+    tenant.record.quota = command.quota.unwrap_or(tenant.record.quota);
+    tenant.record.traffic_class = command.traffic_class.unwrap_or(tenant.record.traffic_class);
+    let mut batch = Batch::default();
+    batch.set(keys::tenant(&command.tenant), &tenant.record);
+    once.remember(&mut batch, context, &[]);
+    Ok((Decision { batch, frees_space: true }, tenant))
+}
+
+/// Removes a tenant that holds nothing. Blobs that it deleted stay queued for the collector, and so does the row that
+/// counts them.
+///
+/// # Errors
+/// [`MetadataError::TenantNotEmpty`], [`MetadataError::TenantNotFound`] unless the same request removed it.
+pub fn delete(view: &dyn View, context: &Context<'_>, request: &RequestId, tenant: &TenantId) -> Outcome<()> {
+    let once = Once::new(request, Fingerprint::of("DeleteTenant").with(tenant.as_str().as_bytes()));
+    if once.recall(view, context)?.is_some() {
+        return unchanged(());
+    }
+    let Tenant { record, usage, .. } = existing(view, tenant)?;
+    if usage.used_blobs > 0 || usage.reserved_blobs > 0 {
+        return Err(MetadataError::TenantNotEmpty { blobs: usage.used_blobs, uploads: usage.reserved_blobs });
+    }
+    let mut batch = Batch::default();
+    batch.delete(keys::tenant(tenant));
+    for key_id in [Some(record.token), record.previous_token].into_iter().flatten() {
+        batch.delete(keys::token(key_id));
+    }
+    if usage == UsageRecord::default() {
+        batch.delete(keys::usage(tenant));
+    }
+    once.remember(&mut batch, context, &[]);
+    Ok((Decision { batch, frees_space: true }, ()))
+}
+
+/// Makes a new token; the one before it stays valid, older ones end.
+///
+/// # Errors
+/// [`MetadataError::TenantNotFound`].
+pub fn rotate_token(view: &dyn View, context: &Context<'_>, request: &RequestId, tenant: &TenantId) -> Outcome<Token> {
+    let once = Once::new(request, Fingerprint::of("RotateTenantToken").with(tenant.as_str().as_bytes()));
+    if let Some(object) = once.recall(view, context)? {
+        return unchanged(tokens::of_tenant(context.secret, tenant, object_id(&object)?));
+    }
+    let mut record = existing(view, tenant)?.record;
+    let token = tokens::of_tenant(context.secret, tenant, TokenKeyId::generate(context.entropy));
+    let mut batch = Batch::default();
+    if let Some(ended) = record.previous_token.replace(record.token) {
+        batch.delete(keys::token(ended));
+    }
+    record.token = token.key_id;
+    batch.set(keys::token(token.key_id), &tokens::record(&token, Holder::Tenant(tenant.clone())));
+    batch.set(keys::tenant(tenant), &record);
+    once.remember(&mut batch, context, token.key_id.as_bytes());
+    Ok((Decision { batch, frees_space: true }, token))
+}
+
+/// Returns a tenant.
+///
+/// # Errors
+/// [`MetadataError::TenantNotFound`].
+pub async fn get(engine: &dyn Engine, tenant: &TenantId) -> Result<Tenant, MetadataError> {
+    let record = load(engine, &keys::tenant(tenant)).await?.ok_or_else(|| not_found(tenant))?;
+    let usage = load(engine, &keys::usage(tenant)).await?.unwrap_or_default();
+    Ok(Tenant { tenant: tenant.clone(), record, usage })
+}
+
+/// Lists the tenants in the order of their ids.
+///
+/// # Errors
+/// [`MetadataError`] when a row cannot be read.
+pub async fn list(engine: &dyn Engine, after: Option<&[u8]>, size: usize) -> Result<Page<Tenant>, MetadataError> {
+    let rows = page(engine, KeyRange::prefix(keys::TENANTS), after, size).await?;
+    let mut entries = Vec::with_capacity(rows.entries.len());
+    for row in &rows.entries {
+        let tenant = keys::tenant_of(&row.0).ok_or_else(|| MetadataError::missing("tenant's id"))?;
+        let usage = load(engine, &keys::usage(&tenant)).await?.unwrap_or_default();
+        entries.push(Tenant { record: record_of(row)?, tenant, usage });
+    }
+    Ok(Page { entries, next: rows.next })
+}

@@ -1,0 +1,77 @@
+//! Authentication around a whole gRPC service, so that no method can be without it.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use proto::status::to_status;
+use proto::token::Token;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::codegen::http::{Request, Response};
+use tonic::codegen::{BoxFuture, Service};
+use tonic::server::NamedService;
+
+use crate::auth::{Access, Authenticator, access_of, bearer};
+use crate::error::MetadataError;
+
+/// A service whose calls come with the [`Principal`](crate::auth::Principal) among their extensions, or not at all.
+#[derive(Debug, Clone)]
+pub struct Authenticated<S> {
+    inner: S,
+    authenticator: Authenticator,
+}
+
+impl<S> Authenticated<S> {
+    pub(super) fn new(inner: S, authenticator: Authenticator) -> Self {
+        Self { inner, authenticator }
+    }
+}
+
+impl<S: NamedService> NamedService for Authenticated<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for Authenticated<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // The service that was polled ready answers this call; its clone is polled for the next one.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
+        let Some(access) = access_of(request.uri().path()) else {
+            return Box::pin(async { Ok(Status::unimplemented("there is no such method").into_http()) });
+        };
+        let authenticator = self.authenticator.clone();
+        let token = bearer(request.headers().get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()));
+        Box::pin(async move {
+            match authenticate(&authenticator, access, token).await {
+                Ok(principal) => {
+                    request.extensions_mut().insert(principal);
+                    inner.call(request).await
+                }
+                Err(error) => Ok(to_status(&error).into_http()),
+            }
+        })
+    }
+}
+
+async fn authenticate(
+    authenticator: &Authenticator,
+    access: Access,
+    token: Result<Token, MetadataError>,
+) -> Result<crate::auth::Principal, MetadataError> {
+    let principal = authenticator.principal(&token?).await?;
+    access.check(&principal)?;
+    Ok(principal)
+}

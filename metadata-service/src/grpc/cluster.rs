@@ -1,0 +1,52 @@
+//! Handlers of `ClusterService`.
+
+use proto::pb;
+use proto::pb::cluster_service_server::ClusterService;
+use tonic::{Request, async_trait};
+
+use super::convert::{HeartbeatOf, ListNodes};
+use super::{Answer, answer, command};
+use crate::service::Service;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct ClusterHandlers {
+    service: Service,
+}
+
+impl ClusterHandlers {
+    pub(super) fn new(service: Service) -> Self {
+        Self { service }
+    }
+}
+
+#[async_trait]
+impl ClusterService for ClusterHandlers {
+    async fn register_node(&self, request: Request<pb::RegisterNodeRequest>) -> Answer<pb::RegisterNodeResponse> {
+        let (join, command) = command(request)?;
+        answer(self.service.register_node(join, command).await)
+    }
+
+    async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Answer<pb::HeartbeatResponse> {
+        let HeartbeatOf { node, endpoint, report } = command(request)?;
+        answer(self.service.heartbeat(node, endpoint, report).await)
+    }
+
+    async fn list_nodes(&self, request: Request<pb::ListNodesRequest>) -> Answer<pb::ListNodesResponse> {
+        let ListNodes { size, token } = command(request)?;
+        answer(self.service.list_nodes(size, &token))
+    }
+
+    async fn describe_chunk(&self, request: Request<pb::DescribeChunkRequest>) -> Answer<pb::DescribeChunkResponse> {
+        let (node, chunk) = command(request)?;
+        answer(self.service.describe_chunk(node, chunk).await)
+    }
+
+    async fn get_cluster_status(
+        &self,
+        request: Request<pb::GetClusterStatusRequest>,
+    ) -> Answer<pb::GetClusterStatusResponse> {
+        let () = command(request)?;
+        answer(self.service.cluster_status().await)
+    }
+}

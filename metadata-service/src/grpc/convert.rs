@@ -1,0 +1,21 @@
+//! Requests into commands that are valid by construction: bad ids, missing fields and numbers out of bounds end here.
+
+mod cluster;
+mod fields;
+mod tenants;
+mod uploads;
+
+pub(super) use self::cluster::{HeartbeatOf, ListNodes};
+pub(super) use self::tenants::ListTenants;
+pub(super) use self::uploads::ListBlobs;
+use crate::auth::Principal;
+
+/// A request and who sent it.
+#[derive(Debug)]
+pub(super) struct Call<T> {
+    pub(super) caller: Principal,
+    pub(super) message: T,
+}
+
+#[cfg(test)]
+mod tests;

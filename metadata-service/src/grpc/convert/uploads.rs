@@ -1,0 +1,140 @@
+//! Calls about uploads and blobs.
+
+use bytes::Bytes;
+use proto::ids::{BlobId, TenantId};
+use proto::limits;
+use proto::pb;
+
+use super::Call;
+use super::fields::{description, id, own_tenant, request, text};
+use crate::coordinator::allocate::AllocateBlocks;
+use crate::coordinator::commit::CommitUpload;
+use crate::coordinator::delete::DeleteBlob;
+use crate::coordinator::layout::ReadRange;
+use crate::coordinator::start::StartUpload;
+use crate::error::MetadataError;
+use crate::page_token::page_size;
+
+/// A page of blobs.
+#[derive(Debug)]
+pub(in crate::grpc) struct ListBlobs {
+    pub(in crate::grpc) tenant: TenantId,
+    pub(in crate::grpc) prefix: String,
+    pub(in crate::grpc) size: usize,
+    pub(in crate::grpc) token: String,
+}
+
+fn blob_size(size_bytes: u64) -> Result<u64, MetadataError> {
+    if size_bytes <= limits::BLOB_BYTES_MAX {
+        return Ok(size_bytes);
+    }
+    Err(MetadataError::field("size_bytes", format!("must be at most {}", limits::BLOB_BYTES_MAX)))
+}
+
+fn bounded(receipts: Vec<Bytes>) -> Result<Vec<Bytes>, MetadataError> {
+    if receipts.len() <= limits::RECEIPTS_PER_CALL {
+        return Ok(receipts);
+    }
+    let problem = format!("must be at most {}; give the earlier ones to AllocateBlocks", limits::RECEIPTS_PER_CALL);
+    Err(MetadataError::field("receipts", problem))
+}
+
+impl TryFrom<Call<pb::StartUploadRequest>> for StartUpload {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::StartUploadRequest>) -> Result<Self, MetadataError> {
+        Ok(Self {
+            tenant: own_tenant(&caller, &message.tenant_id)?,
+            request: request(&caller, message.request_id)?,
+            description: description(message.display_name, message.content_type, message.labels)?,
+            declared_bytes: message.size_bytes.map(blob_size).transpose()?,
+        })
+    }
+}
+
+/// The command without its receipts, and the receipts as they came.
+impl TryFrom<Call<pb::AllocateBlocksRequest>> for (AllocateBlocks, Vec<Bytes>) {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::AllocateBlocksRequest>) -> Result<Self, MetadataError> {
+        if message.block_count > limits::BLOCKS_PER_ALLOCATION {
+            let problem = format!("must be at most {}", limits::BLOCKS_PER_ALLOCATION);
+            return Err(MetadataError::field("block_count", problem));
+        }
+        let command = AllocateBlocks {
+            tenant: own_tenant(&caller, &message.tenant_id)?,
+            blob: id("blob_id", &message.blob_id)?,
+            first_block: message.first_block_index,
+            block_count: message.block_count,
+            receipts: Vec::new(),
+        };
+        Ok((command, bounded(message.receipts)?))
+    }
+}
+
+/// The command without its receipts, and the receipts as they came.
+impl TryFrom<Call<pb::CommitUploadRequest>> for (CommitUpload, Vec<Bytes>) {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::CommitUploadRequest>) -> Result<Self, MetadataError> {
+        let sha256 = message.sha256.parse();
+        let command = CommitUpload {
+            tenant: own_tenant(&caller, &message.tenant_id)?,
+            blob: id("blob_id", &message.blob_id)?,
+            size_bytes: blob_size(message.size_bytes)?,
+            sha256: sha256.map_err(|error| MetadataError::field("sha256", format!("{error}")))?,
+            receipts: Vec::new(),
+        };
+        Ok((command, bounded(message.receipts)?))
+    }
+}
+
+impl TryFrom<Call<pb::AbortUploadRequest>> for (TenantId, BlobId) {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::AbortUploadRequest>) -> Result<Self, MetadataError> {
+        Ok((own_tenant(&caller, &message.tenant_id)?, id("blob_id", &message.blob_id)?))
+    }
+}
+
+impl TryFrom<Call<pb::GetUploadRequest>> for (TenantId, BlobId) {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::GetUploadRequest>) -> Result<Self, MetadataError> {
+        Ok((own_tenant(&caller, &message.tenant_id)?, id("blob_id", &message.blob_id)?))
+    }
+}
+
+impl TryFrom<Call<pb::GetBlobRequest>> for (TenantId, BlobId) {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::GetBlobRequest>) -> Result<Self, MetadataError> {
+        Ok((own_tenant(&caller, &message.tenant_id)?, id("blob_id", &message.blob_id)?))
+    }
+}
+
+impl TryFrom<Call<pb::GetBlobLayoutRequest>> for (TenantId, BlobId, ReadRange) {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::GetBlobLayoutRequest>) -> Result<Self, MetadataError> {
+        let range = ReadRange { offset: message.read_offset, limit: message.read_limit };
+        Ok((own_tenant(&caller, &message.tenant_id)?, id("blob_id", &message.blob_id)?, range))
+    }
+}
+
+impl TryFrom<Call<pb::ListBlobsRequest>> for ListBlobs {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::ListBlobsRequest>) -> Result<Self, MetadataError> {
+        let prefix_max = limits::DISPLAY_NAME_BYTES_MAX;
+        Ok(Self {
+            tenant: own_tenant(&caller, &message.tenant_id)?,
+            prefix: text("display_name_prefix", message.display_name_prefix, prefix_max)?,
+            size: page_size(message.page_size)?,
+            token: message.page_token,
+        })
+    }
+}
+
+impl TryFrom<Call<pb::DeleteBlobRequest>> for DeleteBlob {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::DeleteBlobRequest>) -> Result<Self, MetadataError> {
+        Ok(Self {
+            tenant: own_tenant(&caller, &message.tenant_id)?,
+            request: request(&caller, message.request_id)?,
+            blob: id("blob_id", &message.blob_id)?,
+        })
+    }
+}

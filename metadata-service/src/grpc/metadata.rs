@@ -1,0 +1,97 @@
+//! Handlers of `MetadataService`.
+
+use proto::pb;
+use proto::pb::metadata_service_server::MetadataService;
+use tonic::{Request, async_trait};
+
+use super::convert::{ListBlobs, ListTenants};
+use super::{Answer, answer, command};
+use crate::service::Service;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct MetadataHandlers {
+    service: Service,
+}
+
+impl MetadataHandlers {
+    pub(super) fn new(service: Service) -> Self {
+        Self { service }
+    }
+}
+
+#[async_trait]
+impl MetadataService for MetadataHandlers {
+    async fn register_tenant(&self, request: Request<pb::RegisterTenantRequest>) -> Answer<pb::RegisterTenantResponse> {
+        answer(self.service.register_tenant(command(request)?).await)
+    }
+
+    async fn get_tenant(&self, request: Request<pb::GetTenantRequest>) -> Answer<pb::GetTenantResponse> {
+        answer(self.service.get_tenant(&command(request)?).await)
+    }
+
+    async fn list_tenants(&self, request: Request<pb::ListTenantsRequest>) -> Answer<pb::ListTenantsResponse> {
+        let ListTenants { size, token } = command(request)?;
+        answer(self.service.list_tenants(size, &token).await)
+    }
+
+    async fn update_tenant(&self, request: Request<pb::UpdateTenantRequest>) -> Answer<pb::UpdateTenantResponse> {
+        answer(self.service.update_tenant(command(request)?).await)
+    }
+
+    async fn delete_tenant(&self, request: Request<pb::DeleteTenantRequest>) -> Answer<pb::DeleteTenantResponse> {
+        let (request, tenant) = command(request)?;
+        answer(self.service.delete_tenant(request, tenant).await)
+    }
+
+    async fn rotate_tenant_token(
+        &self,
+        request: Request<pb::RotateTenantTokenRequest>,
+    ) -> Answer<pb::RotateTenantTokenResponse> {
+        let (request, tenant) = command(request)?;
+        answer(self.service.rotate_token(request, tenant).await)
+    }
+
+    async fn start_upload(&self, request: Request<pb::StartUploadRequest>) -> Answer<pb::StartUploadResponse> {
+        answer(self.service.start_upload(command(request)?).await)
+    }
+
+    async fn allocate_blocks(&self, request: Request<pb::AllocateBlocksRequest>) -> Answer<pb::AllocateBlocksResponse> {
+        let (command, receipts) = command(request)?;
+        answer(self.service.allocate_blocks(command, &receipts).await)
+    }
+
+    async fn commit_upload(&self, request: Request<pb::CommitUploadRequest>) -> Answer<pb::CommitUploadResponse> {
+        let (command, receipts) = command(request)?;
+        answer(self.service.commit_upload(command, &receipts).await)
+    }
+
+    async fn abort_upload(&self, request: Request<pb::AbortUploadRequest>) -> Answer<pb::AbortUploadResponse> {
+        let (tenant, blob) = command(request)?;
+        answer(self.service.abort_upload(tenant, blob).await)
+    }
+
+    async fn get_upload(&self, request: Request<pb::GetUploadRequest>) -> Answer<pb::GetUploadResponse> {
+        let (tenant, blob) = command(request)?;
+        answer(self.service.get_upload(&tenant, blob).await)
+    }
+
+    async fn get_blob(&self, request: Request<pb::GetBlobRequest>) -> Answer<pb::GetBlobResponse> {
+        let (tenant, blob) = command(request)?;
+        answer(self.service.get_blob(&tenant, blob).await)
+    }
+
+    async fn get_blob_layout(&self, request: Request<pb::GetBlobLayoutRequest>) -> Answer<pb::GetBlobLayoutResponse> {
+        let (tenant, blob, range) = command(request)?;
+        answer(self.service.get_layout(&tenant, blob, range).await)
+    }
+
+    async fn list_blobs(&self, request: Request<pb::ListBlobsRequest>) -> Answer<pb::ListBlobsResponse> {
+        let ListBlobs { tenant, prefix, size, token } = command(request)?;
+        answer(self.service.list_blobs(&tenant, &prefix, size, &token).await)
+    }
+
+    async fn delete_blob(&self, request: Request<pb::DeleteBlobRequest>) -> Answer<pb::DeleteBlobResponse> {
+        answer(self.service.delete_blob(command(request)?).await)
+    }
+}

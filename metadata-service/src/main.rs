@@ -1,0 +1,95 @@
+//! The metadata service as a process of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use metadata_service::{Config, Deps, Tuning, start};
+use proto::runtime::telemetry::{self, LogFormat};
+use proto::runtime::transport;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The Coordinator of MiniTectonic-RS: tenants, names, blocks and placement.
+///
+/// Keeps its rows in STORAGE/metadata, which it locks. The first start in an empty folder makes them, and writes
+/// STORAGE/admin.token (for the operator) and STORAGE/join.token (for one chunk service). When it is ready, and not
+/// before, it prints one line: ready metadata=http://ADDRESS. Logs go to standard error.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP)]
+struct Args {
+    /// The storage folder; made if it is missing
+    #[arg(long, env = "MINI_TECTONIC_STORAGE", value_name = "FOLDER", default_value = "./storage")]
+    storage: PathBuf,
+    /// Where to listen; port 0 picks a free one
+    #[arg(long, env = "MINI_TECTONIC_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    listen: SocketAddr,
+    /// How long calls may go on after Ctrl-C or SIGTERM
+    #[arg(long, env = "MINI_TECTONIC_DRAIN", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
+    drain: Duration,
+    /// How log lines look: text or json; RUST_LOG says which are written
+    #[arg(long, env = "MINI_TECTONIC_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// Listen on an address that other machines reach, although nothing is encrypted
+    #[arg(long, env = "MINI_TECTONIC_ALLOW_PLAINTEXT_NETWORK")]
+    allow_plaintext_network: bool,
+    #[command(flatten)]
+    tuning: Tuning,
+}
+
+const AFTER_HELP: &str = "\
+Example, with a chunk service beside it:
+  metadata-service --storage /srv/tectonic --listen 127.0.0.1:50051
+  chunk-service --storage /srv/tectonic --listen 127.0.0.1:50052 --metadata http://127.0.0.1:50051
+
+It stops on Ctrl-C and SIGTERM, with exit code 0 when every call ended within --drain, else 1.
+A wrong command line ends with exit code 2.";
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    telemetry::init(args.log_format, "info");
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&anyhow::Error::new(error).context("cannot start the runtime")),
+    };
+    match runtime.block_on(run(args)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => complain(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a process that could not do its work")]
+fn complain(error: &anyhow::Error) -> ExitCode {
+    eprintln!("metadata-service: {error:#}");
+    ExitCode::FAILURE
+}
+
+#[expect(clippy::print_stdout, reason = "the ready line is this program's output")]
+fn announce(endpoint: &str) {
+    println!("ready metadata={endpoint}");
+}
+
+/// Returns whether the end was clean.
+async fn run(args: Args) -> anyhow::Result<bool> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let listener = transport::bind(args.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let Args { storage, drain, allow_plaintext_network, tuning, .. } = args;
+    let config = Config { storage, drain, allow_plaintext_network, tuning };
+    let running = start(config, listener, Deps::default(), CancellationToken::new()).await?;
+    announce(&running.endpoint());
+    let failure = tokio::select! {
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+        reason = running.failed() => Some(reason),
+    };
+    let clean = running.shutdown().await;
+    match failure {
+        Some(reason) => anyhow::bail!(reason),
+        None => Ok(clean),
+    }
+}

@@ -1,0 +1,115 @@
+//! Minting capabilities: for each chunk of an answer one permission, for its node and for a while (I10).
+//!
+//! Done after a commit and outside of it: a repeat gets fresh ones, and the writer thread signs nothing.
+
+use std::sync::Arc;
+
+use proto::capability::{Capability, ChunkBinding, Permit, sign};
+use proto::entropy::Entropy;
+use proto::ids::{BlockId, ClusterId, TenantId};
+use proto::runtime::clock::{Clock, millis};
+
+use crate::coordinator::PlannedBlock;
+use crate::coordinator::layout::SealedBlock;
+use crate::error::MetadataError;
+use crate::nodes::Registry;
+use crate::store::records::{BlockRecord, ChunkRecord};
+
+/// A chunk with the permission to reach it.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// The chunk.
+    pub chunk: ChunkRecord,
+    /// Which shard, from 0.
+    pub shard_index: u32,
+    /// Where clients reach its node; empty while that is not known.
+    pub endpoint: String,
+    /// The capability.
+    pub capability: String,
+    /// When it ends.
+    pub expire_ms: u64,
+}
+
+/// Mints capabilities.
+#[derive(Debug, Clone)]
+pub struct Mint {
+    /// For this cluster.
+    pub cluster: ClusterId,
+    /// Valid for so long.
+    pub life: std::time::Duration,
+    /// With these nodes' keys.
+    pub registry: Arc<Registry>,
+    /// From this moment on.
+    pub clock: Arc<dyn Clock>,
+    /// For nonces.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Mint {
+    /// Permission to write each chunk of a planned block.
+    ///
+    /// # Errors
+    /// [`MetadataError::Corrupt`] when a chunk's node is not registered.
+    pub fn writes(&self, tenant: &TenantId, planned: &PlannedBlock) -> Result<Vec<Granted>, MetadataError> {
+        let permit = |_chunk: &ChunkRecord| Ok(Permit::Write { max_bytes: planned.max_bytes });
+        self.grant(tenant, planned.block, &planned.record, permit)
+    }
+
+    /// Permission to read each chunk of a sealed block.
+    ///
+    /// # Errors
+    /// [`MetadataError::Corrupt`] when a chunk has no receipt or its node is not registered.
+    pub fn reads(&self, tenant: &TenantId, sealed: &SealedBlock) -> Result<Vec<Granted>, MetadataError> {
+        let permit =
+            |chunk: &ChunkRecord| chunk.sums.map(Permit::Read).ok_or_else(|| MetadataError::missing("chunk's receipt"));
+        self.grant(tenant, sealed.block, &sealed.record, permit)
+    }
+
+    fn grant(
+        &self,
+        tenant: &TenantId,
+        block: BlockId,
+        record: &BlockRecord,
+        permit: impl Fn(&ChunkRecord) -> Result<Permit, MetadataError>,
+    ) -> Result<Vec<Granted>, MetadataError> {
+        let chunks = (0..).zip(&record.chunks);
+        chunks.map(|(shard, chunk)| self.grant_one(tenant, block, record, shard, chunk, permit(chunk)?)).collect()
+    }
+
+    fn grant_one(
+        &self,
+        tenant: &TenantId,
+        block: BlockId,
+        record: &BlockRecord,
+        shard_index: u32,
+        chunk: &ChunkRecord,
+        permit: Permit,
+    ) -> Result<Granted, MetadataError> {
+        let (key, endpoint) = self.registry.access(chunk.node).ok_or_else(|| MetadataError::missing("node"))?;
+        let now_ms = self.clock.now_ms();
+        let expire_ms = now_ms.saturating_add(millis(self.life));
+        let binding = ChunkBinding {
+            chunk: chunk.chunk,
+            block,
+            blob: record.blob,
+            shard_index,
+            shard_count: record.encoding.chunk_count(),
+            generation: record.generation,
+            epoch: chunk.epoch,
+            sequence: chunk.sequence,
+        };
+        let capability = Capability {
+            cluster: self.cluster,
+            node: chunk.node,
+            tenant: tenant.clone(),
+            permit,
+            binding,
+            not_before_ms: now_ms,
+            expire_ms,
+        };
+        let mut nonce = [0; 8];
+        self.entropy.fill(&mut nonce);
+        let capability = sign(&capability, &key, nonce);
+        Ok(Granted { chunk: *chunk, shard_index, endpoint, capability, expire_ms })
+    }
+}

@@ -1,0 +1,241 @@
+//! Starting and stopping.
+//!
+//! Start: check the settings and the address, lock and recover the storage folder, load the registry, begin to answer
+//! with health at "not serving", start the worker, turn health on. Stop: health off, no new connections, let calls end
+//! within the drain, stop the worker, close the engine, release the lock. A stop promises no more than a kill does:
+//! whatever was answered is durable either way.
+//!
+//! Health goes off for good when no writes are taken any more (I19); reads are answered on.
+
+mod health;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::entropy::{Entropy, OsEntropy};
+use proto::ids::ClusterId;
+use proto::runtime::folder::FolderLock;
+use proto::runtime::worker::{self, Pass, Schedule, WorkerHandle};
+use proto::runtime::{Clock, SystemClock, TaskGroup, transport};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Router;
+
+use self::health::{Health, SERVED};
+use crate::auth::Authenticator;
+use crate::config::Config;
+use crate::error::StartError;
+use crate::grpc::{cluster_server, metadata_server};
+use crate::nodes::Registry;
+use crate::service::{Parts, Service};
+use crate::storage::{self, Opening, Paths, Storage};
+use crate::store::engine::{Engine, KeyRange};
+use crate::store::keys;
+use crate::store::rows::{RowError, record_of};
+use crate::workers::uploads::UploadSweeper;
+
+/// What a service takes from the machine, so that tests can bring their own.
+#[derive(Debug, Clone)]
+pub struct Deps {
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Draws ids, secrets and nonces.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Default for Deps {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy) }
+    }
+}
+
+/// A service that answers.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    drain: Duration,
+    service: Service,
+    engine: Arc<dyn Engine>,
+    paths: Paths,
+    lock: FolderLock,
+    health: Health,
+    tasks: TaskGroup,
+    sweeper: WorkerHandle,
+    stop_serving: CancellationToken,
+    served: Served,
+}
+
+/// How the server ended, once it has.
+type Served = tokio::sync::watch::Receiver<Option<Result<bool, String>>>;
+
+/// Starts a service on the listener; returns when it is ready.
+///
+/// # Errors
+/// [`StartError`]: a setting, the address, the folder, or `stop` fired first.
+pub async fn start(
+    config: Config,
+    listener: TcpListener,
+    deps: Deps,
+    stop: CancellationToken,
+) -> Result<Running, StartError> {
+    config.tuning.check()?;
+    let address = listener.local_addr().map_err(StartError::Listener)?;
+    check_address(&config, address)?;
+    let opening = Opening { tuning: &config.tuning, entropy: deps.entropy.as_ref(), now_ms: deps.clock.now_ms() };
+    let storage = storage::open(&config.storage, opening).await?;
+    let started = start_on(&config, listener, address, &deps, storage).await?;
+    if stop.is_cancelled() {
+        started.shutdown().await;
+        return Err(StartError::Stopped);
+    }
+    Ok(started)
+}
+
+fn check_address(config: &Config, address: SocketAddr) -> Result<(), StartError> {
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    if !config.allow_plaintext_network {
+        return Err(StartError::PlaintextNetwork(address));
+    }
+    tracing::warn!(%address, "listening on the network without encryption: tokens and data can be read on the way");
+    Ok(())
+}
+
+async fn start_on(
+    config: &Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    deps: &Deps,
+    storage: Storage,
+) -> Result<Running, StartError> {
+    if config.tuning.reissue_join_token {
+        storage::reissue_join_token(&storage, deps.entropy.as_ref()).await?;
+    }
+    let Storage { lock, engine, cluster, paths } = storage;
+    let registry = Registry::new(cluster.secret.clone(), config.tuning.node_lost_after);
+    load_nodes(engine.as_ref(), &registry, &paths.metadata).await?;
+    let tasks = TaskGroup::new();
+    let service = Service::new(Parts {
+        engine: Arc::clone(&engine),
+        cluster,
+        tuning: config.tuning.clone(),
+        registry: Arc::new(registry),
+        clock: Arc::clone(&deps.clock),
+        entropy: Arc::clone(&deps.entropy),
+        tasks: tasks.clone(),
+    });
+    let (health, router) = router(&service, &engine).await?;
+    let stop_serving = CancellationToken::new();
+    let served = serve(&tasks, router, listener, stop_serving.clone(), config.drain);
+    let schedule = Schedule { interval: Some(config.tuning.sweep_interval) };
+    let sweeper = worker::start(&tasks, UploadSweeper::new(service.clone()), schedule, Arc::clone(&deps.entropy));
+    health.serving().await;
+    tasks.spawn("health", health.clone().follow(service.clone(), tasks.clone()));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, folder = %paths.metadata.display(), "ready");
+    let drain = config.drain;
+    Ok(Running { address, drain, service, engine, paths, lock, health, tasks, sweeper, stop_serving, served })
+}
+
+/// Reads the registered nodes; there are few.
+async fn load_nodes(engine: &dyn Engine, registry: &Registry, folder: &Path) -> Result<(), StartError> {
+    let unreadable = |source: RowError| StartError::Engine { folder: folder.to_path_buf(), source };
+    let rows = engine.scan(&KeyRange::prefix(keys::NODES), usize::MAX).await.map_err(|e| unreadable(e.into()))?;
+    for row in &rows {
+        if let Some(node) = keys::node_of(&row.0) {
+            registry.put(node, record_of(row).map_err(|e| unreadable(e.into()))?);
+        }
+    }
+    Ok(())
+}
+
+async fn router(service: &Service, engine: &Arc<dyn Engine>) -> Result<(Health, Router), StartError> {
+    let authenticator = Authenticator::new(Arc::clone(engine));
+    let (health, health_server) = Health::new().await;
+    let router = transport::server()
+        .add_service(health_server)
+        .add_service(metadata_server(service, &authenticator))
+        .add_service(cluster_server(service, &authenticator));
+    let router = transport::with_reflection(router, &SERVED).map_err(StartError::Reflection)?;
+    Ok((health, router))
+}
+
+fn serve(tasks: &TaskGroup, router: Router, listener: TcpListener, stop: CancellationToken, drain: Duration) -> Served {
+    let (ended, served) = tokio::sync::watch::channel(None);
+    tasks.spawn_critical("server", async move {
+        let outcome = transport::serve(router, listener, stop, drain).await;
+        ended.send_replace(Some(outcome.map_err(|error| proto::status::chain(&error))));
+    });
+    served
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What clients on this machine dial.
+    pub fn endpoint(&self) -> String {
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address.ip() {
+                std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("http://{address}")
+    }
+
+    /// Where the operator's token is kept.
+    pub fn admin_token_path(&self) -> &Path {
+        &self.paths.admin_token
+    }
+
+    /// Where the token is kept by which a node joins.
+    pub fn join_token_path(&self) -> &Path {
+        &self.paths.join_token
+    }
+
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> ClusterId {
+        self.service.cluster().id
+    }
+
+    /// Runs a pass that expires uploads and forgets requests, now.
+    ///
+    /// # Errors
+    /// Why the pass failed, as text.
+    pub async fn sweep_uploads(&self) -> Result<Pass, String> {
+        self.sweeper.run_now().await
+    }
+
+    /// Resolves only if the service cannot go on, with the reason: a critical task panicked, or the server ended by
+    /// itself. Losing the ability to write is no such case: reads go on, and health says it.
+    pub async fn failed(&self) -> String {
+        let mut served = self.served.clone();
+        let broken = self.tasks.broken_signal();
+        tokio::select! {
+            () = broken.cancelled() => "a critical task of the metadata service panicked".to_owned(),
+            ended = served.wait_for(Option::is_some) => match ended.as_deref() {
+                Ok(Some(Err(error))) => format!("the metadata service's server failed: {error}"),
+                Ok(_) | Err(_) => "the metadata service's server ended".to_owned(),
+            },
+        }
+    }
+
+    /// Stops: see the module. Returns whether everything ended within its time.
+    pub async fn shutdown(self) -> bool {
+        let Self { drain, engine, lock, health, tasks, stop_serving, mut served, .. } = self;
+        health.not_serving().await;
+        stop_serving.cancel();
+        let drained = matches!(served.wait_for(Option::is_some).await.as_deref(), Ok(Some(Ok(true))));
+        let ended = tasks.shutdown(drain).await;
+        engine.close().await;
+        drop(lock);
+        tracing::info!(drained, ended, "stopped");
+        drained && ended
+    }
+}

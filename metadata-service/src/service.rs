@@ -1,0 +1,229 @@
+//! The shell around the use cases: it brings time, ids, nodes and settings, has decisions made durable, and mints.
+//!
+//! Each change runs in a task of its own, so that it ends also when its caller goes away (the answer is then lost, and
+//! a repeat finds the effect).
+//!
+//! Fail-stop (I19): the first failure of the engine, the first damaged record and the first broken invariant end all
+//! writes; [`Service::stopped`] tells whoever watches. Reads go on, and never show what is damaged.
+
+mod calls;
+mod nodes;
+
+use std::sync::{Arc, OnceLock};
+
+use proto::entropy::Entropy;
+use proto::ids::ClusterId;
+use proto::runtime::TaskGroup;
+use proto::runtime::clock::Clock;
+use proto::secret::SecretKey;
+use proto::status::chain;
+use tokio_util::sync::CancellationToken;
+
+pub use self::nodes::{Beat, ClusterStatus, Joined};
+use crate::config::Tuning;
+use crate::coordinator::blobs::Blob;
+use crate::coordinator::layout::SealedBlock;
+use crate::coordinator::upload::Upload;
+use crate::coordinator::{Context, Outcome, PlannedBlock};
+use crate::error::MetadataError;
+use crate::mint::{Granted, Mint};
+use crate::nodes::Registry;
+use crate::store::engine::{Engine, EngineExt as _, View};
+
+/// Which cluster this is.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Its id.
+    pub id: ClusterId,
+    /// Its secret, from which all keys and tokens are derived.
+    pub secret: SecretKey,
+    /// Incarnation of its metadata.
+    pub epoch: u64,
+}
+
+/// See the module. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    engine: Arc<dyn Engine>,
+    cluster: Cluster,
+    tuning: Tuning,
+    registry: Arc<Registry>,
+    mint: Mint,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    tasks: TaskGroup,
+    fail_stop: FailStop,
+    start_ms: u64,
+}
+
+/// An upload with the permissions to write its blocks.
+#[derive(Debug)]
+pub struct WritePlan {
+    /// The upload.
+    pub upload: Upload,
+    /// Its blocks, and each one's chunks.
+    pub blocks: Vec<(PlannedBlock, Vec<Granted>)>,
+}
+
+/// A layout with the permissions to read its blocks.
+#[derive(Debug)]
+pub struct ReadPlan {
+    /// The blob.
+    pub blob: Blob,
+    /// Its blocks, and each one's chunks.
+    pub blocks: Vec<(SealedBlock, Vec<Granted>)>,
+    /// Where to go on; `None` when the range is complete.
+    pub next_read_offset: Option<u64>,
+}
+
+/// What a service is put together from.
+#[derive(Debug)]
+pub struct Parts {
+    /// Keeps the rows.
+    pub engine: Arc<dyn Engine>,
+    /// Which cluster this is.
+    pub cluster: Cluster,
+    /// The settings.
+    pub tuning: Tuning,
+    /// The nodes.
+    pub registry: Arc<Registry>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Draws ids and nonces.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where changes run.
+    pub tasks: TaskGroup,
+}
+
+impl Service {
+    /// Puts a service together.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { engine, cluster, tuning, registry, clock, entropy, tasks } = parts;
+        let mint = Mint {
+            cluster: cluster.id,
+            life: tuning.capability_life,
+            registry: Arc::clone(&registry),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+        };
+        let (fail_stop, start_ms) = (FailStop::default(), clock.now_ms());
+        let shared = Shared { engine, cluster, tuning, registry, mint, clock, entropy, tasks, fail_stop, start_ms };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Keeps the rows.
+    pub fn engine(&self) -> &dyn Engine {
+        self.shared.engine.as_ref()
+    }
+
+    /// Which cluster this is.
+    pub fn cluster(&self) -> &Cluster {
+        &self.shared.cluster
+    }
+
+    /// The settings.
+    pub fn tuning(&self) -> &Tuning {
+        &self.shared.tuning
+    }
+
+    /// The nodes.
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// When this service was put together.
+    fn start_ms(&self) -> u64 {
+        self.shared.start_ms
+    }
+
+    /// The time.
+    pub fn now_ms(&self) -> u64 {
+        self.shared.clock.now_ms()
+    }
+
+    /// Why no writes are taken, if none are.
+    pub fn read_only_reason(&self) -> Option<String> {
+        self.shared.engine.latched().or_else(|| self.shared.fail_stop.reason.get().cloned())
+    }
+
+    /// Resolves, with the reason, once no writes are taken any more.
+    pub async fn stopped(&self) -> String {
+        tokio::select! {
+            reason = self.shared.engine.failed() => reason,
+            () = self.shared.fail_stop.fired.cancelled() => self.read_only_reason().unwrap_or_default(),
+        }
+    }
+
+    /// Passes an outcome on, and ends all writes if it tells of damage.
+    fn watch<T>(&self, outcome: Result<T, MetadataError>) -> Result<T, MetadataError> {
+        self.shared.fail_stop.watch(outcome)
+    }
+
+    /// Runs a use case in its turn, in a task that outlives its caller.
+    async fn decide<T, F>(&self, decide: F) -> Result<T, MetadataError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn View, &Context<'_>) -> Outcome<T> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        let task = self.shared.tasks.spawn("commit", async move { shared.commit(decide).await });
+        match task.await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Err(MetadataError::Bug("a commit panicked")),
+            Err(_cancelled) => Err(MetadataError::Draining),
+        }
+    }
+}
+
+impl Shared {
+    async fn commit<T, F>(self: Arc<Self>, decide: F) -> Result<T, MetadataError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn View, &Context<'_>) -> Outcome<T> + Send + 'static,
+    {
+        self.fail_stop.check()?;
+        let nodes = self.registry.candidates();
+        let shared = Arc::clone(&self);
+        let outcome = self.engine.decide(move |view| {
+            let context = Context {
+                now_ms: shared.clock.now_ms(),
+                entropy: shared.entropy.as_ref(),
+                tuning: &shared.tuning,
+                nodes: &nodes,
+                epoch: shared.cluster.epoch,
+                secret: &shared.cluster.secret,
+            };
+            decide(view, &context)
+        });
+        self.fail_stop.watch(outcome.await)
+    }
+}
+
+/// Ends all writes at the first sign of damage. The first reason is kept.
+#[derive(Debug, Default)]
+struct FailStop {
+    reason: OnceLock<String>,
+    fired: CancellationToken,
+}
+
+impl FailStop {
+    fn check(&self) -> Result<(), MetadataError> {
+        if self.reason.get().is_some() { Err(MetadataError::ReadOnly) } else { Ok(()) }
+    }
+
+    fn watch<T>(&self, outcome: Result<T, MetadataError>) -> Result<T, MetadataError> {
+        if let Err(error @ (MetadataError::Corrupt(_) | MetadataError::Bug(_))) = &outcome {
+            let reason = chain(error);
+            if self.reason.set(reason).is_ok() {
+                tracing::error!(cause = %chain(error), "no writes are taken from now on");
+            }
+            self.fired.cancel();
+        }
+        outcome
+    }
+}

@@ -1,0 +1,174 @@
+//! The calls of nodes and operators.
+
+use proto::capability::NodeKey;
+use proto::ids::{ChunkId, ClusterId, NodeId};
+use proto::limits::PAGE_SIZE_MAX;
+use proto::runtime::clock::millis;
+use proto::token::{Token, TokenKeyId};
+
+use super::Service;
+use crate::coordinator::blobs::{Page, page};
+use crate::error::MetadataError;
+use crate::nodes::usecases::{self, Described, RegisterNode};
+use crate::nodes::{NodeStatus, Report};
+use crate::page_token::Listing;
+use crate::store::engine::KeyRange;
+use crate::store::keys;
+use crate::store::records::UsageRecord;
+use crate::store::rows::record_of;
+use crate::tokens;
+
+/// What a node is told with every answer to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Beat {
+    /// The time.
+    pub now_ms: u64,
+    /// How often to send a heartbeat.
+    pub interval_ms: u64,
+}
+
+/// What a node gets when it joins.
+#[derive(Debug)]
+pub struct Joined {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node's key.
+    pub key: NodeKey,
+    /// Its token.
+    pub token: Token,
+    /// The time, and how often to send a heartbeat.
+    pub beat: Beat,
+}
+
+/// The cluster as its operator sees it.
+#[derive(Debug)]
+pub struct ClusterStatus {
+    /// Its id.
+    pub cluster: ClusterId,
+    /// Incarnation of its metadata.
+    pub epoch: u64,
+    /// Commits since its metadata was made.
+    pub sequence: u64,
+    /// Why no writes are taken; empty when they are.
+    pub read_only_reason: String,
+    /// The nodes, at most a page of them.
+    pub nodes: Vec<NodeStatus>,
+    /// The tenants' usage added up.
+    pub usage: UsageRecord,
+    /// Number of tenants.
+    pub tenants: u64,
+    /// When this service started.
+    pub start_ms: u64,
+}
+
+impl Service {
+    fn beat(&self) -> Beat {
+        Beat { now_ms: self.now_ms(), interval_ms: millis(self.tuning().heartbeat_interval) }
+    }
+
+    /// See [`usecases::register`].
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn register_node(&self, join: TokenKeyId, command: RegisterNode) -> Result<Joined, MetadataError> {
+        let node = command.node;
+        let record = self.decide(move |view, context| usecases::register(view, context, join, &command)).await?;
+        self.registry().put(node, record);
+        let (key, _endpoint) = self.registry().access(node).ok_or_else(|| MetadataError::missing("node"))?;
+        let cluster = self.cluster();
+        Ok(Joined { cluster: cluster.id, key, token: tokens::of_node(&cluster.secret, node), beat: self.beat() })
+    }
+
+    /// Notes a heartbeat; a new endpoint is made durable first.
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn heartbeat(&self, node: NodeId, endpoint: String, report: Report) -> Result<Beat, MetadataError> {
+        if self.registry().endpoint(node).is_some_and(|known| known != endpoint) {
+            let record = self.decide(move |view, _context| usecases::move_to(view, node, &endpoint)).await?;
+            self.registry().put(node, record);
+        }
+        let known = self.registry().heard(node, self.now_ms(), report);
+        if known { Ok(self.beat()) } else { Err(MetadataError::missing("node")) }
+    }
+
+    /// See [`usecases::describe_chunk`].
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn describe_chunk(&self, node: NodeId, chunk: ChunkId) -> Result<Option<Described>, MetadataError> {
+        self.watch(usecases::describe_chunk(self.engine(), node, chunk).await)
+    }
+
+    /// Lists the nodes in the order of their ids; returns them and the next page's token.
+    ///
+    /// # Errors
+    /// [`MetadataError::Field`] for a page token of another listing.
+    pub fn list_nodes(&self, size: usize, token: &str) -> Result<(Vec<NodeStatus>, String), MetadataError> {
+        let listing = Listing { tenant: "", method: "ListNodes", filter: "" };
+        let after = listing.verify(&self.cluster().secret, token)?;
+        let after = after.and_then(|key| NodeId::try_from(key.as_slice()).ok());
+        let mut nodes = self.registry().list(after, size.saturating_add(1));
+        let more = nodes.len() > size;
+        nodes.truncate(size);
+        let last = nodes.last().filter(|_last| more).map(|status| status.node);
+        let next = last.as_ref().map(|node| node.as_bytes().as_slice());
+        Ok((nodes, listing.sign(&self.cluster().secret, next)))
+    }
+
+    /// Returns the state of the whole cluster.
+    ///
+    /// # Errors
+    /// [`MetadataError`] when a row cannot be read.
+    pub async fn cluster_status(&self) -> Result<ClusterStatus, MetadataError> {
+        let (usage, tenants) = self.watch(self.total_usage().await)?;
+        Ok(ClusterStatus {
+            cluster: self.cluster().id,
+            epoch: self.cluster().epoch,
+            sequence: self.engine().sequence(),
+            read_only_reason: self.read_only_reason().unwrap_or_default(),
+            nodes: self.registry().list(None, PAGE_SIZE_MAX),
+            usage,
+            tenants,
+            start_ms: self.start_ms(),
+        })
+    }
+
+    async fn total_usage(&self) -> Result<(UsageRecord, u64), MetadataError> {
+        let mut total = UsageRecord::default();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let range = KeyRange::prefix(keys::USAGES);
+            let Page { entries, next } = page(self.engine(), range, after.as_deref(), PAGE_SIZE_MAX).await?;
+            for row in &entries {
+                add(&mut total, record_of(row)?);
+            }
+            after = next;
+            if after.is_none() {
+                return Ok((total, self.count(keys::TENANTS).await?));
+            }
+        }
+    }
+
+    async fn count(&self, prefix: &[u8]) -> Result<u64, MetadataError> {
+        let (mut count, mut after) = (0, None::<Vec<u8>>);
+        loop {
+            let range = KeyRange::prefix(prefix);
+            let Page { entries, next } = page(self.engine(), range, after.as_deref(), PAGE_SIZE_MAX).await?;
+            count += entries.len() as u64;
+            after = next;
+            if after.is_none() {
+                return Ok(count);
+            }
+        }
+    }
+}
+
+fn add(total: &mut UsageRecord, one: UsageRecord) {
+    total.used_bytes = total.used_bytes.saturating_add(one.used_bytes);
+    total.used_blobs = total.used_blobs.saturating_add(one.used_blobs);
+    total.reserved_bytes = total.reserved_bytes.saturating_add(one.reserved_bytes);
+    total.reserved_blobs = total.reserved_blobs.saturating_add(one.reserved_blobs);
+    total.retained_bytes = total.retained_bytes.saturating_add(one.retained_bytes);
+    total.retained_blobs = total.retained_blobs.saturating_add(one.retained_blobs);
+}

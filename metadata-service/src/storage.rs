@@ -1,0 +1,255 @@
+//! The storage folder: made by the first start, checked by every other.
+//!
+//! Order of a first start: folders (each synced into its parent), the lock, `metadata/cluster.key`, `admin.token` and
+//! `join.token`, the rows of cluster and tokens in one durable commit, `metadata/IDENTITY`. Each step takes over what an
+//! interrupted start left, so the next start finishes it. A folder with an IDENTITY has been finished: its rows must be
+//! there and its key must be the one they were made with, else the start is refused, never begun anew.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proto::checksum::Sha256;
+use proto::entropy::Entropy;
+use proto::ids::ClusterId;
+use proto::runtime::folder::{self, FolderLock, Identity};
+use proto::secret::SecretKey;
+use proto::token::{Token, TokenKind};
+
+use crate::config::Tuning;
+use crate::error::StartError;
+use crate::service::Cluster;
+use crate::store::engine::{Batch, Decision, Engine, EngineExt as _};
+use crate::store::keys;
+use crate::store::records::{ClusterRecord, Holder};
+use crate::store::rows::{BatchExt as _, RowError, load};
+use crate::store::sled::{SledEngine, SledOptions};
+use crate::tokens;
+
+const ROLE: &str = "metadata";
+const FIRST_EPOCH: u64 = 1;
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The service's own folder.
+    pub metadata: PathBuf,
+    /// The operator's token.
+    pub admin_token: PathBuf,
+    /// The token by which a node joins.
+    pub join_token: PathBuf,
+    key: PathBuf,
+}
+
+impl Paths {
+    /// Below a storage folder.
+    pub fn of(storage: &Path) -> Self {
+        let metadata = storage.join("metadata");
+        Self {
+            admin_token: storage.join("admin.token"),
+            join_token: storage.join("join.token"),
+            key: metadata.join("cluster.key"),
+            metadata,
+        }
+    }
+}
+
+/// What a start needs of the outside world.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    /// The settings.
+    pub tuning: &'a Tuning,
+    /// For ids, keys and tokens.
+    pub entropy: &'a dyn Entropy,
+    /// The time.
+    pub now_ms: u64,
+}
+
+/// A storage folder in use.
+#[derive(Debug)]
+pub struct Storage {
+    /// Keeps other processes out; dropped last.
+    pub lock: FolderLock,
+    /// The rows.
+    pub engine: Arc<dyn Engine>,
+    /// Which cluster it is.
+    pub cluster: Cluster,
+    /// Where things are.
+    pub paths: Paths,
+}
+
+/// Makes or checks the folder and opens what is in it.
+///
+/// # Errors
+/// [`StartError`]: in use, damaged, foreign, or incomplete.
+pub async fn open(storage: &Path, opening: Opening<'_>) -> Result<Storage, StartError> {
+    let paths = Paths::of(storage);
+    folder::create(&paths.metadata)?;
+    let lock = folder::lock(&paths.metadata)?;
+    let identity = Identity::read(&paths.metadata, ROLE)?;
+    let engine = open_engine(&paths.metadata, opening.tuning).await?;
+    let opened = match &identity {
+        Some(identity) => check(&paths, engine.as_ref(), identity).await,
+        None => initialise(&paths, engine.as_ref(), opening).await,
+    };
+    match opened {
+        Ok(cluster) => Ok(Storage { lock, engine, cluster, paths }),
+        Err(error) => {
+            engine.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn open_engine(folder: &Path, tuning: &Tuning) -> Result<Arc<dyn Engine>, StartError> {
+    let options = SledOptions {
+        cache_bytes: tuning.metadata_cache,
+        low_watermark_bytes: tuning.metadata_low_watermark,
+        reserve_bytes: tuning.metadata_low_watermark / 4,
+        ..SledOptions::default()
+    };
+    let path = folder.to_path_buf();
+    let opened = tokio::task::spawn_blocking(move || SledEngine::open(&path, &options)).await;
+    let opened = opened.map_err(|_panicked| StartError::Inconsistent {
+        path: folder.to_path_buf(),
+        problem: "cannot be opened: the engine panicked over it; restore it from a backup",
+    })?;
+    opened.map(|engine| Arc::new(engine) as Arc<dyn Engine>).map_err(unreadable(folder))
+}
+
+fn unreadable<E: Into<RowError>>(folder: &Path) -> impl FnOnce(E) -> StartError + '_ {
+    move |source| StartError::Engine { folder: folder.to_path_buf(), source: source.into() }
+}
+
+fn inconsistent<T>(path: &Path, problem: &'static str) -> Result<T, StartError> {
+    Err(StartError::Inconsistent { path: path.to_path_buf(), problem })
+}
+
+fn key_check(secret: &SecretKey) -> Sha256 {
+    Sha256::of(&secret.sum("mini-tectonic cluster key check v1", &[]))
+}
+
+/// A folder that was finished must be whole.
+async fn check(paths: &Paths, engine: &dyn Engine, identity: &Identity) -> Result<Cluster, StartError> {
+    let row: Option<ClusterRecord> = load(engine, &keys::cluster()).await.map_err(unreadable(&paths.metadata))?;
+    let Some(row) = row else {
+        let problem =
+            "has an IDENTITY but no metadata; restore the folder from a backup, or move it away to begin anew";
+        return inconsistent(&paths.metadata, problem);
+    };
+    let own = Identity { role: ROLE, cluster: row.cluster.to_string(), node: None };
+    identity.expect(&paths.metadata, &own)?;
+    let Some(secret) = read_key(paths)? else {
+        return inconsistent(&paths.key, "is missing; restore it from a backup");
+    };
+    with_key(paths, &row, secret)
+}
+
+fn with_key(paths: &Paths, row: &ClusterRecord, secret: SecretKey) -> Result<Cluster, StartError> {
+    if key_check(&secret) != row.key_check {
+        return inconsistent(&paths.key, "is not the key of this cluster; restore the right one from a backup");
+    }
+    Ok(Cluster { id: row.cluster, secret, epoch: row.epoch })
+}
+
+fn read_key(paths: &Paths) -> Result<Option<SecretKey>, StartError> {
+    let Some(bytes) = folder::read_small(&paths.key)? else { return Ok(None) };
+    match SecretKey::from_slice(&bytes) {
+        Some(secret) => Ok(Some(secret)),
+        None => inconsistent(&paths.key, "is damaged: it must have 32 bytes; restore it from a backup"),
+    }
+}
+
+/// Makes what is missing of a folder that was never finished.
+async fn initialise(paths: &Paths, engine: &dyn Engine, opening: Opening<'_>) -> Result<Cluster, StartError> {
+    let unreadable_here = || unreadable::<RowError>(&paths.metadata);
+    let row: Option<ClusterRecord> = load(engine, &keys::cluster()).await.map_err(unreadable_here())?;
+    let secret = match (read_key(paths)?, &row) {
+        (Some(secret), _) => secret,
+        (None, Some(_row)) => return inconsistent(&paths.key, "is missing; restore it from a backup"),
+        (None, None) => make_key(paths, engine, opening)?,
+    };
+    let row = row.unwrap_or_else(|| ClusterRecord {
+        cluster: ClusterId::generate(opening.now_ms, opening.entropy),
+        epoch: FIRST_EPOCH,
+        key_check: key_check(&secret),
+        create_ms: opening.now_ms,
+    });
+    let cluster = with_key(paths, &row, secret)?;
+    write_rows(paths, engine, opening, row).await?;
+    Identity { role: ROLE, cluster: row.cluster.to_string(), node: None }.write(&paths.metadata)?;
+    tracing::info!(folder = %paths.metadata.display(), cluster = %row.cluster, "initialised an empty folder");
+    Ok(cluster)
+}
+
+fn make_key(paths: &Paths, engine: &dyn Engine, opening: Opening<'_>) -> Result<SecretKey, StartError> {
+    if engine.sequence() > 0 {
+        return inconsistent(&paths.metadata, "has metadata but no key; restore the folder from a backup");
+    }
+    let secret = SecretKey::generate(opening.entropy);
+    folder::publish(&paths.key, secret.expose())?;
+    Ok(secret)
+}
+
+async fn write_rows(
+    paths: &Paths,
+    engine: &dyn Engine,
+    opening: Opening<'_>,
+    row: ClusterRecord,
+) -> Result<(), StartError> {
+    let admin = take_or_make(&paths.admin_token, TokenKind::Admin, opening.entropy)?;
+    let join = take_or_make(&paths.join_token, TokenKind::Join, opening.entropy)?;
+    let mut batch = Batch::default();
+    batch.set(keys::cluster(), &row);
+    for (token, holder) in [(admin, Holder::Admin), (join, Holder::Join(None))] {
+        // A join token that has been used stays bound to its node.
+        let known = engine.get(&keys::token(token.key_id)).await.map_err(unreadable(&paths.metadata))?;
+        if known.is_none() {
+            batch.set(keys::token(token.key_id), &tokens::record(&token, holder));
+        }
+    }
+    commit(paths, engine, batch).await
+}
+
+async fn commit(paths: &Paths, engine: &dyn Engine, batch: Batch) -> Result<(), StartError> {
+    let decided = engine.decide(move |_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ()))).await;
+    decided.map_err(unreadable(&paths.metadata))
+}
+
+/// The token that an interrupted start has written, or a new one.
+fn take_or_make(path: &Path, kind: TokenKind, entropy: &dyn Entropy) -> Result<Token, StartError> {
+    let Some(bytes) = folder::read_small(path)? else { return make(path, kind, entropy) };
+    let text = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim_end().parse::<Token>().ok());
+    match text.filter(|token| token.kind == kind) {
+        Some(token) => Ok(token),
+        None => inconsistent(path, "is in the way: it is not a token of this kind; move it away"),
+    }
+}
+
+fn make(path: &Path, kind: TokenKind, entropy: &dyn Entropy) -> Result<Token, StartError> {
+    let token = Token::generate(kind, entropy);
+    publish(path, &token)?;
+    Ok(token)
+}
+
+fn publish(path: &Path, token: &Token) -> Result<(), StartError> {
+    let mut text = token.expose();
+    text.push('\n');
+    Ok(folder::publish(path, text.as_bytes())?)
+}
+
+/// Writes a fresh join token over the one in the folder; first its row, so that what can be read can be used.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn reissue_join_token(storage: &Storage, entropy: &dyn Entropy) -> Result<(), StartError> {
+    let token = Token::generate(TokenKind::Join, entropy);
+    let mut batch = Batch::default();
+    batch.set(keys::token(token.key_id), &tokens::record(&token, Holder::Join(None)));
+    commit(&storage.paths, storage.engine.as_ref(), batch).await?;
+    publish(&storage.paths.join_token, &token)?;
+    tracing::info!(file = %storage.paths.join_token.display(), "wrote a fresh join token");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! Keys: one prefix per layer, one row per thing, so that nothing is ever a list inside a value.
+//!
+//! | layer | key |
+//! |---|---|
+//! | cluster | `cluster/` |
+//! | tenants | `tenant/` tenant |
+//! | tokens | `token/` key id |
+//! | usage | `usage/` tenant |
+//! | blobs, deleted blobs | `blob/` tenant `/` blob · `deleted/` tenant `/` blob |
+//! | extents | `extent/` blob, block index |
+//! | blocks | `block/` block |
+//! | reverse | `node/` node, chunk |
+//! | uploads | `upload/` tenant `/` blob |
+//! | garbage | `gc/` not before, kind, id |
+//! | requests | `request/` scope `/` request id |
+//! | name index | `name/` tenant `/` escaped display name, blob |
+//! | registry | `nodes/` node |
+//!
+//! Ids are their 16 (token key ids: 8) bytes, integers eight bytes big-endian, so the order of the keys is the order of
+//! what they name. A tenant id holds no `/`, so no tenant's prefix is the beginning of another's.
+
+use proto::ids::{BlobId, BlockId, ChunkId, NodeId, TenantId};
+use proto::token::TokenKeyId;
+
+use super::engine::KeyRange;
+
+/// All tenants.
+pub const TENANTS: &[u8] = b"tenant/";
+/// All usage rows.
+pub const USAGES: &[u8] = b"usage/";
+/// All uploads of all tenants.
+pub const UPLOADS: &[u8] = b"upload/";
+/// All remembered requests.
+pub const REQUESTS: &[u8] = b"request/";
+/// All garbage, what is due first.
+pub const GARBAGE: &[u8] = b"gc/";
+/// All registered nodes.
+pub const NODES: &[u8] = b"nodes/";
+
+fn join(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+/// The one row about the cluster itself.
+pub fn cluster() -> Vec<u8> {
+    b"cluster/".to_vec()
+}
+
+/// A tenant.
+pub fn tenant(tenant: &TenantId) -> Vec<u8> {
+    join(&[TENANTS, tenant.as_str().as_bytes()])
+}
+
+/// A token of any kind.
+pub fn token(key_id: TokenKeyId) -> Vec<u8> {
+    join(&[b"token/", key_id.as_bytes()])
+}
+
+/// What a tenant holds.
+pub fn usage(tenant: &TenantId) -> Vec<u8> {
+    join(&[USAGES, tenant.as_str().as_bytes()])
+}
+
+/// A tenant's committed blobs, in the order of their ids.
+pub fn blobs(tenant: &TenantId) -> Vec<u8> {
+    join(&[b"blob/", tenant.as_str().as_bytes(), b"/"])
+}
+
+/// A committed blob.
+pub fn blob(tenant: &TenantId, blob: BlobId) -> Vec<u8> {
+    join(&[&blobs(tenant), blob.as_bytes()])
+}
+
+/// A deleted blob that has not been collected.
+pub fn deleted(tenant: &TenantId, blob: BlobId) -> Vec<u8> {
+    join(&[b"deleted/", tenant.as_str().as_bytes(), b"/", blob.as_bytes()])
+}
+
+/// A blob's blocks, in order.
+pub fn extents(blob: BlobId) -> Vec<u8> {
+    join(&[b"extent/", blob.as_bytes()])
+}
+
+/// Which block is at an index of a blob.
+pub fn extent(blob: BlobId, index: u64) -> Vec<u8> {
+    join(&[&extents(blob), &index.to_be_bytes()])
+}
+
+/// The extents of a blob from an index on.
+pub fn extents_from(blob: BlobId, index: u64) -> KeyRange {
+    KeyRange { start: extent(blob, index), end: KeyRange::prefix(&extents(blob)).end }
+}
+
+/// A block.
+pub fn block(block: BlockId) -> Vec<u8> {
+    join(&[b"block/", block.as_bytes()])
+}
+
+/// A node's chunk.
+pub fn reverse(node: NodeId, chunk: ChunkId) -> Vec<u8> {
+    join(&[b"node/", node.as_bytes(), chunk.as_bytes()])
+}
+
+/// A tenant's uploads.
+pub fn uploads(tenant: &TenantId) -> Vec<u8> {
+    join(&[UPLOADS, tenant.as_str().as_bytes(), b"/"])
+}
+
+/// An upload that has not become a blob.
+pub fn upload(tenant: &TenantId, blob: BlobId) -> Vec<u8> {
+    join(&[&uploads(tenant), blob.as_bytes()])
+}
+
+/// What a garbage row is about; part of its key, so that one blob can have rows of several kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GarbageKind {
+    /// An upload that ended without a blob.
+    Upload,
+    /// A deleted blob.
+    Blob,
+    /// Blocks that were planned behind a blob's end.
+    Surplus,
+}
+
+impl GarbageKind {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Upload => 1,
+            Self::Blob => 2,
+            Self::Surplus => 3,
+        }
+    }
+}
+
+/// Something to collect, not before a moment.
+pub fn garbage(not_before_ms: u64, kind: GarbageKind, blob: BlobId) -> Vec<u8> {
+    join(&[GARBAGE, &not_before_ms.to_be_bytes(), &[kind.byte()], blob.as_bytes()])
+}
+
+/// Who asked: the admin's and each tenant's request ids are apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestScope {
+    /// The admin.
+    Admin,
+    /// A tenant.
+    Tenant(TenantId),
+}
+
+/// A remembered request.
+pub fn request(scope: &RequestScope, request_id: &str) -> Vec<u8> {
+    // No tenant id is empty, so the admin's scope is nobody else's.
+    let scope = match scope {
+        RequestScope::Admin => "",
+        RequestScope::Tenant(tenant) => tenant.as_str(),
+    };
+    join(&[REQUESTS, scope.as_bytes(), b"/", request_id.as_bytes()])
+}
+
+/// A registered node.
+pub fn node(node: NodeId) -> Vec<u8> {
+    join(&[NODES, node.as_bytes()])
+}
+
+const ESCAPE: u8 = 0xff;
+const NAME_END: [u8; 2] = [0, 1];
+
+/// A tenant's name index.
+pub fn names(tenant: &TenantId) -> Vec<u8> {
+    join(&[b"name/", tenant.as_str().as_bytes(), b"/"])
+}
+
+/// The part of the name index whose display names begin with `prefix`.
+pub fn names_with_prefix(tenant: &TenantId, prefix: &str) -> Vec<u8> {
+    join(&[&names(tenant), &escape(prefix)])
+}
+
+/// A blob in the name index.
+pub fn name(tenant: &TenantId, display_name: &str, blob: BlobId) -> Vec<u8> {
+    join(&[&names(tenant), &escape(display_name), &NAME_END, blob.as_bytes()])
+}
+
+/// Every 0 becomes 0, 255; the end is 0, 1. So a name sorts before every longer one that begins with it, and the id
+/// behind the end takes no part in the order of names.
+fn escape(name: &str) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(name.len() + NAME_END.len());
+    for byte in name.bytes() {
+        escaped.push(byte);
+        if byte == 0 {
+            escaped.push(ESCAPE);
+        }
+    }
+    escaped
+}
+
+/// The id that a key ends with; `None` for a key that is too short for one.
+fn last_id(key: &[u8]) -> Option<&[u8]> {
+    key.last_chunk::<16>().map(<[u8; 16]>::as_slice)
+}
+
+/// The blob of a key of [`blob`], [`deleted`], [`upload`] or [`name`].
+pub fn blob_of(key: &[u8]) -> Option<BlobId> {
+    BlobId::try_from(last_id(key)?).ok()
+}
+
+/// The node of a key of [`node`].
+pub fn node_of(key: &[u8]) -> Option<NodeId> {
+    NodeId::try_from(last_id(key.strip_prefix(NODES)?)?).ok()
+}
+
+/// The tenant of a key of [`tenant`].
+pub fn tenant_of(key: &[u8]) -> Option<TenantId> {
+    std::str::from_utf8(key.strip_prefix(TENANTS)?).ok()?.parse().ok()
+}
+
+/// Tenant and blob of a key of [`upload`].
+pub fn upload_of(key: &[u8]) -> Option<(TenantId, BlobId)> {
+    let (tenant, id) = key.strip_prefix(UPLOADS)?.split_last_chunk::<16>()?;
+    let tenant = std::str::from_utf8(tenant.strip_suffix(b"/")?).ok()?.parse().ok()?;
+    Some((tenant, BlobId::try_from(id.as_slice()).ok()?))
+}
+
+/// The block index of a key of [`extent`].
+pub fn extent_index(key: &[u8]) -> Option<u64> {
+    key.last_chunk::<8>().map(|index| u64::from_be_bytes(*index))
+}
+
+#[cfg(test)]
+mod tests;
