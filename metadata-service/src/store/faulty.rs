@@ -1,6 +1,7 @@
 //! Faults for tests: a wrapper around the real log of an engine, and its controller.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ struct LogState {
     panics: bool,
     /// Syncs that have begun.
     begun: u64,
+    /// A folder whose files are copied into the other after each sync.
+    copied: Option<(PathBuf, PathBuf)>,
 }
 
 impl LogState {
@@ -74,6 +77,11 @@ impl LogFaults {
         self.change(|state| state.panics = true);
     }
 
+    /// After each sync from now on copies a folder's files: what a power cut before the next sync would leave.
+    pub(crate) fn copy_after_sync(&self, from: &Path, to: &Path) {
+        self.change(|state| state.copied = Some((from.to_path_buf(), to.to_path_buf())));
+    }
+
     /// Syncs that have begun.
     pub(crate) fn begun(&self) -> u64 {
         self.lock().begun
@@ -98,11 +106,25 @@ impl LogSync for FaultyLog {
         let condition = &self.faults.0.1;
         let mut state = condition.wait_while(self.faults.lock(), |state| state.must_wait()).unwrap();
         state.passes = state.passes.saturating_sub(1);
-        let (fails, panics) = (state.fails, state.panics);
+        let (fails, panics, copied) = (state.fails, state.panics, state.copied.clone());
         drop(state);
         assert!(!panics, "as the test asked");
-        if fails { Err(io::Error::from_raw_os_error(EIO)) } else { self.real.sync() }
+        if fails {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        self.real.sync()?;
+        copied.map_or(Ok(()), |(from, to)| copy_files(&from, &to))
     }
+}
+
+fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 /// A disk whose free space a test sets.

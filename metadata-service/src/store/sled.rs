@@ -2,7 +2,7 @@
 //!
 //! Owns the database's files in the folder that it is given. Callers' commits queue up for the writer (`writer`), which
 //! decides them in order, and applies and syncs them in groups (`group`); readers read the database themselves and hold
-//! back what is not durable yet (`shared`). `database` is the only file that names sled, and says what sled needs
+//! back what is not durable yet (`shared`). `database` is the one that names sled, and says what sled needs
 //! so that a power cut loses nothing; `space` refuses commits before the disk is full; `latch` keeps the first failure.
 //!
 //! Invariants: I3 (shown only when durable), I15 (nothing is answered before its sync), I19 (the first failure ends all
@@ -11,7 +11,8 @@
 //! Locks and order: see `shared` for the one lock, `writer` for the order of durable steps and for what a crash leaves.
 //!
 //! Reads run on the caller's own thread, not on a blocking one: rows are small and mostly in sled's cache or the page
-//! cache, so a read takes microseconds, less than handing it over would.
+//! cache, so a read takes microseconds, less than handing it over would. It may have to wait until a group is applied,
+//! a matter of milliseconds for the largest; sled makes readers wait for that anyway.
 
 mod database;
 mod group;

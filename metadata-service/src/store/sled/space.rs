@@ -1,7 +1,8 @@
 //! Room on the disk, looked at before a group of commits touches it.
 //!
-//! A disk that fills up under the engine would latch it. So below a low watermark only commits that free space are
-//! taken, and below a reserve none that write; both pass by themselves when space returns.
+//! A disk that fills up under the engine latches it, and sled cannot even open its files before there is space again
+//! (nothing is lost then). So below a low watermark only commits that free space are taken, and below a reserve none that
+//! write; both pass by themselves when space returns.
 
 use std::fmt;
 use std::fs::File;

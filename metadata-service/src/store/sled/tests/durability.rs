@@ -191,6 +191,25 @@ async fn what_was_committed_and_its_numbering_survive_every_close_and_reopen() {
     }
 }
 
+/// The files as they were after the last sync that was answered, whatever was written to them since.
+#[tokio::test]
+async fn i1_what_was_acknowledged_needs_nothing_that_was_written_after_its_sync() {
+    let fixture = Fixture::new();
+    for round in 0..30_u64 {
+        let image = TempDir::new().unwrap();
+        fixture.log.copy_after_sync(fixture.folder.path(), image.path());
+        let acknowledged = increment(&fixture.engine).await.unwrap();
+        let stalled = fixture.stall(puts(&[(&round.to_be_bytes(), &[7; 4000])])).await;
+        let after_power_cut = SledEngine::open(image.path(), &SledOptions::default()).unwrap();
+        assert_eq!(number(after_power_cut.get(b"count").await.unwrap()), acknowledged);
+        assert_eq!(after_power_cut.get(&round.to_be_bytes()).await.unwrap(), None);
+        assert_eq!(after_power_cut.sequence(), fixture.engine.sequence());
+        after_power_cut.close().await;
+        fixture.log.release();
+        stalled.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn closing_makes_durable_what_was_accepted() {
     let fixture = Fixture::new();
