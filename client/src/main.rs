@@ -1,2 +1,7 @@
-//! To come.
-fn main() {}
+//! The command line tool `mini-tectonic-rs`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -1,0 +1,65 @@
+//! The commands, one file each.
+
+mod bench;
+mod completions;
+mod delete;
+mod delete_tenant;
+mod demo;
+mod get;
+mod list_blobs;
+mod list_tenants;
+mod put;
+mod register_tenant;
+mod rotate_token;
+mod serve;
+mod stat;
+mod status;
+mod update_tenant;
+
+use clap::Subcommand;
+
+use super::context::Context;
+use super::failure::Failure;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    RegisterTenant(register_tenant::RegisterTenant),
+    ListTenants(list_tenants::ListTenants),
+    UpdateTenant(update_tenant::UpdateTenant),
+    DeleteTenant(delete_tenant::DeleteTenant),
+    RotateToken(rotate_token::RotateToken),
+    Put(put::Put),
+    Get(get::Get),
+    ListBlobs(list_blobs::ListBlobs),
+    Stat(stat::Stat),
+    Delete(delete::Delete),
+    Status(status::Status),
+    Serve(Box<serve::Serve>),
+    Demo(demo::Demo),
+    Bench(bench::Bench),
+    Completions(completions::Completions),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::RegisterTenant(command) => command.run(context).await,
+            Self::ListTenants(command) => command.run(context).await,
+            Self::UpdateTenant(command) => command.run(context).await,
+            Self::DeleteTenant(command) => command.run(context).await,
+            Self::RotateToken(command) => command.run(context).await,
+            Self::Put(command) => command.run(context).await,
+            Self::Get(command) => command.run(context).await,
+            Self::ListBlobs(command) => command.run(context).await,
+            Self::Stat(command) => command.run(context).await,
+            Self::Delete(command) => command.run(context).await,
+            Self::Status(command) => command.run(context).await,
+            Self::Serve(command) => Box::pin(command.run(context)).await,
+            Self::Demo(command) => Box::pin(command.run(context)).await,
+            Self::Bench(command) => Box::pin(command.run(context)).await,
+            Self::Completions(command) => command.run(context),
+        }
+    }
+}

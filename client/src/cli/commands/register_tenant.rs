@@ -1,0 +1,71 @@
+//! `register-tenant`: makes a tenant, shows its token once, and keeps it for later calls.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mini_tectonic_client::RegisteredTenant;
+use proto::ids::TenantId;
+use proto::pb;
+
+use crate::cli::args::TenantArg;
+use crate::cli::context::{Context, Session, say};
+use crate::cli::credentials::{Credential, Holder, Secret};
+use crate::cli::failure::Failure;
+use crate::cli::units::parse_size;
+use crate::cli::views::TenantView;
+
+/// Register a tenant; its token is shown once, and kept for later calls (admin)
+#[derive(Debug, Args)]
+pub(crate) struct RegisterTenant {
+    #[command(flatten)]
+    tenant: TenantArg,
+    /// Most bytes it may hold, for example 10GiB; unlimited when not given.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_bytes: Option<u64>,
+    /// Most blobs it may hold; unlimited when not given.
+    #[arg(long, value_name = "N")]
+    max_blobs: Option<u64>,
+}
+
+impl RegisterTenant {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let tenant = &self.tenant.tenant;
+        let session = context.admin(Some(tenant))?;
+        let quota = pb::Quota { max_bytes: self.max_bytes, max_blobs: self.max_blobs };
+        let registered = session.client.register_tenant(tenant, quota).await;
+        let registered = registered.map_err(|error| session.failed("register-tenant", &error))?;
+        keep_token(context, &session, tenant, registered.token.as_str().into()).await;
+        print(context, &registered)
+    }
+}
+
+fn print(context: &Context, registered: &RegisteredTenant) -> Result<(), Failure> {
+    if context.out.json() {
+        context.out.object(&TenantView::from(&registered.tenant))
+    } else {
+        context.out.line(&registered.tenant.tenant_id)
+    }
+}
+
+/// Keeps a new token in the credentials file and shows it, the only time that it can be seen. `-q` hides it once it has
+/// been kept. A file that cannot be written is no failure of the command: the service made the token.
+pub(crate) async fn keep_token(context: &Context, session: &Session<'_>, tenant: &TenantId, token: Secret) {
+    let kept = keep(context, session, tenant, token.clone()).await;
+    if kept.is_err() || !context.quiet() {
+        say(&format!("token: {}", token.expose()));
+    }
+    match kept {
+        Ok(path) => {
+            context.note(&format!("It is shown only this once, and kept in {} for later calls.", path.display()))
+        }
+        Err(failure) => context.warn(&format!("keep the token yourself, it could not be saved: {}", failure.message())),
+    }
+}
+
+async fn keep(context: &Context, session: &Session<'_>, tenant: &TenantId, token: Secret) -> Result<PathBuf, Failure> {
+    let cluster_id = session.cluster_id().await;
+    let file = context.credentials()?;
+    file.save(context.endpoint(), Holder::Tenant(tenant), Credential { token, cluster_id })?;
+    Ok(file.path().to_path_buf())
+}

@@ -1,0 +1,77 @@
+//! `status`: the cluster at a glance: whether it takes writes, and how each chunk service is.
+
+use clap::Args;
+use indicatif::HumanBytes;
+use proto::pb;
+
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::output::{Align, Table, escape};
+use crate::cli::units::{size_in_full, time_in_seconds};
+use crate::cli::views::ClusterView;
+
+/// Show the cluster: chunk services, free space, why writes are refused (admin)
+#[derive(Debug, Args)]
+pub(crate) struct Status {}
+
+impl Status {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let session = context.admin(None)?;
+        let status = session.client.cluster_status().await.map_err(|error| session.failed("status", &error))?;
+        if context.out.json() {
+            return context.out.object(&ClusterView::from(&status));
+        }
+        print_cluster(context, &status)?;
+        let rows: Vec<_> = status.nodes.iter().map(row).collect();
+        Table::new(&context.out, HEADINGS).page(&rows)
+    }
+}
+
+fn print_cluster(context: &Context, status: &pb::GetClusterStatusResponse) -> Result<(), Failure> {
+    let usage = status.usage.unwrap_or_default();
+    context.out.facts(&[
+        ("cluster", escape(&status.cluster_id)),
+        ("metadata", format!("{}, version {}", context.endpoint(), escape(&status.version))),
+        ("since", time_in_seconds(status.start_time.as_ref())),
+        ("metadata writes", writes(&status.read_only_reason)),
+        ("tenants", status.tenant_count.to_string()),
+        ("blobs", format!("{}, {}", usage.used_blobs, size_in_full(usage.used_bytes))),
+        ("open uploads", format!("{}, {} reserved", usage.reserved_blobs, size_in_full(usage.reserved_bytes))),
+        ("deleted", format!("{}, {} not yet collected", usage.retained_blobs, size_in_full(usage.retained_bytes))),
+        ("commits", format!("{} in epoch {}", status.sequence, status.epoch)),
+        ("chunk services", status.nodes.len().to_string()),
+    ])
+}
+
+const HEADINGS: [(&str, Align); 7] = [
+    ("NODE", Align::Left),
+    ("ENDPOINT", Align::Left),
+    ("STATE", Align::Left),
+    ("FREE", Align::Right),
+    ("OF", Align::Right),
+    ("LAST HEARD OF", Align::Left),
+    ("WRITES", Align::Left),
+];
+
+fn row(node: &pb::Node) -> [String; 7] {
+    let (state, writes) = match node.state() {
+        pb::NodeState::Unspecified => ("unknown", writes(&node.read_only_reason)),
+        pb::NodeState::Alive => ("alive", writes(&node.read_only_reason)),
+        pb::NodeState::ReadOnly => ("read-only", writes(&node.read_only_reason)),
+        pb::NodeState::Lost => ("lost", "refused: no heartbeat".to_owned()),
+    };
+    [
+        escape(&node.node_id),
+        escape(&node.endpoint),
+        state.to_owned(),
+        HumanBytes(node.free_bytes).to_string(),
+        HumanBytes(node.capacity_bytes).to_string(),
+        time_in_seconds(node.last_heartbeat_time.as_ref()),
+        writes,
+    ]
+}
+
+fn writes(read_only_reason: &str) -> String {
+    if read_only_reason.is_empty() { "taken".to_owned() } else { format!("refused: {}", escape(read_only_reason)) }
+}

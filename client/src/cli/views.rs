@@ -1,0 +1,159 @@
+//! What `--json` prints: the protos' messages under the protos' own field names, sizes as numbers, times as RFC 3339.
+
+use std::collections::BTreeMap;
+
+use mini_tectonic_client::Blob;
+use proto::pb;
+use serde::Serialize;
+
+fn time(time: Option<&prost_types::Timestamp>) -> Option<String> {
+    time.map(ToString::to_string)
+}
+
+/// A blob.
+#[derive(Debug, Serialize)]
+pub(crate) struct BlobView<'a> {
+    blob_id: String,
+    tenant_id: &'a str,
+    display_name: &'a str,
+    content_type: &'a str,
+    labels: &'a BTreeMap<String, String>,
+    size_bytes: u64,
+    sha256: String,
+    create_time: String,
+    block_size_bytes: u64,
+    block_count: u64,
+}
+
+impl<'a> From<&'a Blob> for BlobView<'a> {
+    fn from(blob: &'a Blob) -> Self {
+        Self {
+            blob_id: blob.blob_id.to_string(),
+            tenant_id: &blob.tenant_id,
+            display_name: &blob.display_name,
+            content_type: &blob.content_type,
+            labels: &blob.labels,
+            size_bytes: blob.size_bytes,
+            sha256: blob.sha256.to_string(),
+            create_time: blob.create_time.to_string(),
+            block_size_bytes: blob.block_size_bytes,
+            block_count: blob.block_count,
+        }
+    }
+}
+
+/// What a tenant may hold; a bound that does not exist is `null`.
+#[derive(Debug, Serialize)]
+pub(crate) struct QuotaView {
+    max_bytes: Option<u64>,
+    max_blobs: Option<u64>,
+}
+
+/// What a tenant holds.
+#[derive(Debug, Serialize)]
+pub(crate) struct UsageView {
+    used_bytes: u64,
+    used_blobs: u64,
+    reserved_bytes: u64,
+    reserved_blobs: u64,
+    retained_bytes: u64,
+    retained_blobs: u64,
+}
+
+impl From<pb::Usage> for UsageView {
+    fn from(usage: pb::Usage) -> Self {
+        Self {
+            used_bytes: usage.used_bytes,
+            used_blobs: usage.used_blobs,
+            reserved_bytes: usage.reserved_bytes,
+            reserved_blobs: usage.reserved_blobs,
+            retained_bytes: usage.retained_bytes,
+            retained_blobs: usage.retained_blobs,
+        }
+    }
+}
+
+/// A tenant.
+#[derive(Debug, Serialize)]
+pub(crate) struct TenantView<'a> {
+    tenant_id: &'a str,
+    create_time: Option<String>,
+    quota: QuotaView,
+    usage: UsageView,
+    traffic_class: &'static str,
+}
+
+impl<'a> From<&'a pb::Tenant> for TenantView<'a> {
+    fn from(tenant: &'a pb::Tenant) -> Self {
+        let quota = tenant.quota.unwrap_or_default();
+        Self {
+            tenant_id: &tenant.tenant_id,
+            create_time: time(tenant.create_time.as_ref()),
+            quota: QuotaView { max_bytes: quota.max_bytes, max_blobs: quota.max_blobs },
+            usage: tenant.usage.unwrap_or_default().into(),
+            traffic_class: tenant.traffic_class().as_str_name(),
+        }
+    }
+}
+
+/// A chunk service.
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeView<'a> {
+    node_id: &'a str,
+    endpoint: &'a str,
+    failure_domain: &'a str,
+    state: &'static str,
+    read_only_reason: &'a str,
+    capacity_bytes: u64,
+    free_bytes: u64,
+    create_time: Option<String>,
+    last_heartbeat_time: Option<String>,
+    version: &'a str,
+}
+
+impl<'a> From<&'a pb::Node> for NodeView<'a> {
+    fn from(node: &'a pb::Node) -> Self {
+        Self {
+            node_id: &node.node_id,
+            endpoint: &node.endpoint,
+            failure_domain: &node.failure_domain,
+            state: node.state().as_str_name(),
+            read_only_reason: &node.read_only_reason,
+            capacity_bytes: node.capacity_bytes,
+            free_bytes: node.free_bytes,
+            create_time: time(node.create_time.as_ref()),
+            last_heartbeat_time: time(node.last_heartbeat_time.as_ref()),
+            version: &node.version,
+        }
+    }
+}
+
+/// The cluster.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClusterView<'a> {
+    cluster_id: &'a str,
+    epoch: u64,
+    sequence: u64,
+    version: &'a str,
+    read_only_reason: &'a str,
+    nodes: Vec<NodeView<'a>>,
+    usage: UsageView,
+    tenant_count: u64,
+    start_time: Option<String>,
+}
+
+impl<'a> From<&'a pb::GetClusterStatusResponse> for ClusterView<'a> {
+    fn from(cluster: &'a pb::GetClusterStatusResponse) -> Self {
+        Self {
+            cluster_id: &cluster.cluster_id,
+            epoch: cluster.epoch,
+            sequence: cluster.sequence,
+            version: &cluster.version,
+            read_only_reason: &cluster.read_only_reason,
+            nodes: cluster.nodes.iter().map(Into::into).collect(),
+            usage: cluster.usage.unwrap_or_default().into(),
+            tenant_count: cluster.tenant_count,
+            start_time: time(cluster.start_time.as_ref()),
+        }
+    }
+}

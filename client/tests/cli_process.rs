@@ -1,0 +1,150 @@
+//! The program's own services: how `serve`, `demo` and `bench` start, stop, and survive being killed.
+
+mod common;
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use common::{Running, Serve, User, bytes, user_with_services};
+use rustix::process::Signal;
+
+const MIB: usize = 1024 * 1024;
+
+/// Starts it again at the same address, over the same storage.
+fn restarted(user: &User, serve: Serve) -> Serve {
+    let (storage, metadata) = (serve.storage.clone(), serve.metadata.replace("http://", ""));
+    drop(serve);
+    Serve::start_with(user, &storage, &["--metadata-listen", &metadata, "--chunk-listen", "127.0.0.1:0"])
+}
+
+#[test]
+fn ready_is_said_once_the_services_answer() {
+    let user = User::of("http://127.0.0.1:1");
+    let serve = Serve::start(&user, &user.path("storage"));
+    assert!(serve.metadata.starts_with("http://127.0.0.1:") && serve.chunk.starts_with("http://127.0.0.1:"));
+    assert_ne!(serve.metadata, serve.chunk);
+    let mut status = user.command();
+    status.args(["status", "--json", "--endpoint", &serve.metadata]);
+    let status = common::run_to_end(status, Vec::new()).json();
+    assert_eq!(status["nodes"][0]["state"], "NODE_STATE_ALIVE");
+    for name in ["metadata", "chunks", "admin.token", "join.token"] {
+        assert!(serve.storage.join(name).try_exists().unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn signals_end_it_with_0_and_what_was_stored_is_there_afterwards() {
+    let (user, mut serve) = user_with_services();
+    let content = bytes(3 * MIB);
+    let id = user.put("posts", &user.file("in", &content));
+    for signal in [Signal::TERM, Signal::INT] {
+        serve.process.signal(signal);
+        assert_eq!(serve.process.wait().code(), Some(0), "{signal:?}");
+        serve = restarted(&user, serve);
+        assert!(user.line(&format!("get -t posts -b {id}")).stdout == content);
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9() {
+    let (user, mut serve) = user_with_services();
+    let mut stored = Vec::new();
+    for round in 0..3 {
+        let content = bytes(MIB + round);
+        stored.push((user.put("posts", &user.file("in", &content)), content));
+        serve.process.signal(Signal::KILL);
+        serve.process.wait();
+        serve = restarted(&user, serve);
+        for (id, content) in &stored {
+            assert!(user.line(&format!("get -t posts -b {id}")).stdout == *content, "round {round}");
+        }
+    }
+}
+
+#[test]
+fn storage_and_ports_in_use_are_named() {
+    let (user, serve) = user_with_services();
+    let storage = serve.storage.to_str().unwrap();
+    let free = "--metadata-listen 127.0.0.1:0 --chunk-listen 127.0.0.1:0";
+    user.line(&format!("serve --storage {storage} {free}")).failed(1, &[storage, "in use by another process"]);
+    for (flag, url) in [("--metadata-listen", &serve.metadata), ("--chunk-listen", &serve.chunk)] {
+        let address = url.strip_prefix("http://").unwrap();
+        let other = if flag == "--chunk-listen" { "--metadata-listen" } else { "--chunk-listen" };
+        let refused = user.line(&format!("serve --storage other {flag} {address} {other} 127.0.0.1:0"));
+        refused.failed(1, &[address, "in use", flag]);
+        assert!(refused.stdout.is_empty());
+        assert!(!user.path("other").try_exists().unwrap(), "nothing was written");
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_calls_in_flight() {
+    let mut user = User::of("http://127.0.0.1:1");
+    let flags = ["--metadata-listen", "127.0.0.1:0", "--chunk-listen", "127.0.0.1:0", "--drain", "1h"];
+    let mut serve = Serve::start_with(&user, &user.path("storage"), &flags);
+    user.endpoint.clone_from(&serve.metadata);
+    user.line("register-tenant -t posts").ok();
+    let mut command = user.command();
+    command.args(["put", "-t", "posts", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut put = Running::start(command);
+    let mut stdin = put.child().stdin.take().unwrap();
+    stdin.write_all(&bytes(MIB)).unwrap();
+    common::wait_until("the put has begun", || (!serve.chunk_files("blob").is_empty()).then_some(()));
+    serve.process.signal(Signal::INT);
+    let log = || std::fs::read_to_string(user.path("serve.log")).unwrap();
+    common::wait_until("the first signal is heard", || log().contains("stopping").then_some(()));
+    serve.process.signal(Signal::INT);
+    assert_eq!(serve.process.wait().code(), Some(130));
+}
+
+#[test]
+fn the_demo_proves_itself_and_leaves_nothing() {
+    let user = User::of("http://127.0.0.1:1");
+    let demo = user.line("demo");
+    let told = demo.ok();
+    for words in ["register-tenant -t demo", "put -t demo -f", "sha256sum -c", ".blob: OK", "Every byte matched"] {
+        assert!(told.contains(words), "{words:?} is not in:\n{told}");
+    }
+    assert_eq!(std::fs::read_dir(user.home.path()).unwrap().count(), 0, "its folder is gone");
+}
+
+#[test]
+fn the_demo_takes_any_file_and_can_keep_its_folder() {
+    let user = User::of("http://127.0.0.1:1");
+    let file = user.file("it's mine.txt", b"hello");
+    let told = user.run(["demo".as_ref(), file.as_os_str(), "--keep".as_ref()]).ok();
+    assert!(told.contains("Every byte matched: 5 bytes"), "{told}");
+    let kept = told.lines().find_map(|line| line.split_once("serve --storage ")).unwrap().1;
+    assert!(std::path::Path::new(kept).join("chunks").is_dir());
+    user.line("demo missing").failed(1, &["missing"]);
+}
+
+#[test]
+fn the_benchmark_measures_and_cleans_up() {
+    let (user, _serve) = user_with_services();
+    let measured = user.line("bench both -t posts --size 5000 --concurrency 4 --count 40 --json").ok();
+    let phases: Vec<serde_json::Value> = measured.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(phases.iter().map(|phase| &phase["operation"]).collect::<Vec<_>>(), ["put", "get"]);
+    for phase in &phases {
+        assert_eq!((&phase["operations"], &phase["errors"]), (&40.into(), &0.into()));
+        let latency = &phase["latency_ms"];
+        assert!(
+            latency["p50"].as_f64() <= latency["p99"].as_f64() && latency["p99"].as_f64() <= latency["max"].as_f64()
+        );
+    }
+    assert_eq!(user.line("list-blobs -t posts").ok(), "", "it deleted what it stored");
+    user.line("bench put -t posts --size 1 --concurrency 2 --count 3 --keep").ok();
+    assert!(user.line("list-blobs -t posts").ok().lines().count() >= 3);
+    let alone = User::of("http://127.0.0.1:1");
+    let text = alone.line("bench get --spawn --size 10KiB --concurrency 2 --duration 100ms").ok();
+    assert!(text.starts_with("get of 10.00 KiB, 2 at once: ") && text.contains("p99"), "{text}");
+}
+
+#[test]
+fn every_shell_gets_completions() {
+    let user = User::of("http://127.0.0.1:1");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = user.line(&format!("completions {shell}")).ok();
+        assert!(script.contains("mini-tectonic-rs") && script.contains("list-blobs"), "{shell}");
+    }
+}
