@@ -37,7 +37,7 @@ pub(crate) fn run<T: Send + 'static>(
     };
     async move {
         started.map_err(failed)?;
-        result.await.unwrap_or_else(|_panicked| Err(ended_early()))
+        result.await.unwrap_or_else(|_gone| Err(ended_early()))
     }
 }
 
@@ -45,7 +45,7 @@ fn failed(source: io::Error) -> Error {
     Error::Local { action: "run", path: PathBuf::from("a thread for input and output"), source }
 }
 
-/// The error for a task that did not come to its end; why is on standard error.
+/// The error for a task that did not come to its end: it panicked, or the runtime is shutting down.
 pub(crate) fn ended_early() -> Error {
-    failed(io::Error::other("it panicked"))
+    failed(io::Error::other("it ended early"))
 }

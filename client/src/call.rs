@@ -15,9 +15,6 @@ use crate::client::Client;
 use crate::error::{Call, Error};
 use crate::retry::Budget;
 
-/// The last attempt of an operation gets this long at least, so that its failure says more than that time was up.
-const ATTEMPT_MIN: Duration = Duration::from_secs(1);
-
 /// The value of `authorization` for a credential; `None` when it holds what a header cannot.
 pub(crate) fn bearer(credential: &str) -> Option<MetadataValue<Ascii>> {
     let mut value: MetadataValue<Ascii> = format!("Bearer {credential}").parse().ok()?;
@@ -94,9 +91,8 @@ impl Client {
         let mut budget = Budget::new(self.config().retry);
         let mut lost = None;
         loop {
-            let within = self.config().call_timeout.min(budget.left(peer.has_answered()).max(ATTEMPT_MIN));
             let answer = send(request(message.clone(), self.authorization()));
-            let error = match attempt(peer, &call, within, answer).await {
+            let error = match attempt(peer, &call, self.config().call_timeout, answer).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(error) => error,
             };

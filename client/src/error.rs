@@ -93,9 +93,9 @@ pub enum Error {
     Broken {
         /// What was asked of whom.
         call: Box<Call>,
-        /// Why.
+        /// Why; absent when the answer merely ended too early.
         #[source]
-        source: Box<Status>,
+        source: Option<Box<Status>>,
     },
     /// No answer came in time: whether the call had an effect is not known.
     #[error("cannot {}: no answer from the {} at {} within {after:?}", call.operation, call.service, call.endpoint)]
@@ -278,7 +278,7 @@ impl Error {
         if caused_by::<tonic::ConnectError>(source.as_ref()) {
             Self::Unreachable { call, source }
         } else {
-            Self::Broken { call, source }
+            Self::Broken { call, source: Some(source) }
         }
     }
 

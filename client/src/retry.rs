@@ -15,7 +15,8 @@ use crate::error::Error;
 /// When to try again, and when to give up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// How long to go on trying a service that has never answered this client. Default: 4 s.
+    /// How long to go on trying a service that has never answered this client. Default: 4 s. An attempt under way is not
+    /// cut short.
     pub first_contact: Duration,
     /// How long to go on trying a service that has answered before: long enough for it to be restarted. Default: 10 s.
     pub unreachable: Duration,
@@ -92,17 +93,12 @@ impl Budget {
         if has_answered { self.policy.unreachable } else { self.policy.first_contact }
     }
 
-    /// How long the next attempt may take.
-    pub(crate) fn left(&self, has_answered: bool) -> Duration {
-        self.limit(has_answered).saturating_sub(self.since.elapsed())
-    }
-
     /// Takes a failure and says how long to pause before the repeat.
     ///
     /// # Errors
     /// The failure itself, when it is final or nothing is left.
     pub(crate) fn spend(&mut self, error: Error, has_answered: bool) -> Result<Spent, Error> {
-        let left = self.left(has_answered);
+        let left = self.limit(has_answered).saturating_sub(self.since.elapsed());
         let asked = error.retry_after().unwrap_or_default();
         if error.retry() == Retry::Never || self.repeats >= self.policy.repeats_max || left.is_zero() || asked > left {
             return Err(error);

@@ -124,7 +124,8 @@ impl BlockReader {
         let first = open.received == 0;
         open.received += u64::from(message.is_ok());
         self.stream = Some(open);
-        let message = message?.ok_or_else(|| self.protocol("fewer bytes than asked for"))?;
+        // A service that stops may end its streams in good order.
+        let message = message?.ok_or(Error::Broken { call: Box::new(call), source: None })?;
         self.verified(message, first)
     }
 
