@@ -97,7 +97,7 @@ pub(crate) struct Cluster {
     metadata: Hosted<metadata_service::Running>,
     chunk: Hosted<chunk_service::Running>,
     /// What clients reach the chunk service through.
-    pub(crate) proxy: Proxy,
+    pub(crate) proxy: Arc<Proxy>,
 }
 
 impl Cluster {
@@ -107,7 +107,7 @@ impl Cluster {
 
     pub(crate) async fn with(settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let proxy = Proxy::start().await;
+        let proxy = Arc::new(Proxy::start().await);
         let metadata = start_metadata(&settings, folder.path(), any()).await;
         let chunk = start_chunk(&settings, folder.path(), metadata.address, proxy.address(), any()).await;
         proxy.forward_to(chunk.address);

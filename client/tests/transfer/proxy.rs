@@ -24,7 +24,6 @@ struct Shared {
     left: AtomicU64,
     spacing: Mutex<Option<(SeededEntropy, u64)>>,
     cuts: AtomicU64,
-    forwarded: AtomicU64,
 }
 
 impl Proxy {
@@ -37,7 +36,6 @@ impl Proxy {
             left: AtomicU64::new(u64::MAX),
             spacing: Mutex::new(None),
             cuts: AtomicU64::new(0),
-            forwarded: AtomicU64::new(0),
         });
         let tasks = TaskGroup::new();
         tasks.spawn("accept", accept(listener, Arc::clone(&shared), tasks.clone()));
@@ -67,11 +65,6 @@ impl Proxy {
     /// Number of cuts at random counts so far.
     pub(crate) fn cuts(&self) -> u64 {
         self.shared.cuts.load(Ordering::SeqCst)
-    }
-
-    /// Bytes that have passed in both directions.
-    pub(crate) fn forwarded(&self) -> u64 {
-        self.shared.forwarded.load(Ordering::SeqCst)
     }
 
     /// Cuts every connection there is now.
@@ -150,7 +143,6 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
         if to.write_all(&buffer[..pass]).await.is_err() {
             return;
         }
-        shared.forwarded.fetch_add(allowed, Ordering::SeqCst);
         if pass < count {
             shared.cuts.fetch_add(1, Ordering::SeqCst);
             shared.draw_next();
