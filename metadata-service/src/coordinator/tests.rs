@@ -1,1 +1,248 @@
+//! The use cases over the memory engine, with a clock, nodes and receipts of the tests' own.
 
+mod commits;
+mod histories;
+mod tenancy;
+mod uploads;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proto::checksum::Sha256;
+use proto::entropy::SeededEntropy;
+use proto::ids::{BlobId, ClusterId, NodeId, TenantId};
+use proto::receipt::Receipt;
+use proto::runtime::{Clock as _, ManualClock};
+use proto::secret::SecretKey;
+
+use super::allocate::AllocateBlocks;
+use super::blobs::Blob;
+use super::commit::CommitUpload;
+use super::delete::DeleteBlob;
+use super::request::RequestId;
+use super::start::{Planned, StartUpload};
+use super::tenants::{RegisterTenant, Tenant, UpdateTenant};
+use super::*;
+use crate::store::engine::{Engine as _, EngineExt as _, KeyRange, View};
+use crate::store::keys::{self, RequestScope};
+use crate::store::memory::MemoryEngine;
+use crate::store::records::{Description, Quota, Record, TrafficClass, UsageRecord};
+use crate::store::rows::load;
+
+/// Small blocks, so that a few bytes make many.
+pub(super) const BLOCK: u64 = 10;
+
+/// What the closures of commits share.
+struct Shared {
+    clock: ManualClock,
+    entropy: SeededEntropy,
+    tuning: Tuning,
+    secret: SecretKey,
+    nodes: Mutex<Vec<Candidate>>,
+}
+
+/// A metadata service without its shell.
+pub(super) struct Bench {
+    runtime: tokio::runtime::Runtime,
+    engine: MemoryEngine,
+    shared: Arc<Shared>,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let entropy = SeededEntropy::new(7);
+        let node = NodeId::generate(1, &entropy);
+        let candidate = Candidate { node, failure_domain: String::new(), writable: true, free_bytes: u64::MAX };
+        let tuning = Tuning { block_bytes: BLOCK, block_bytes_unknown_size: BLOCK, ..Tuning::default() };
+        let shared = Shared {
+            clock: ManualClock::at(1_700_000_000_000),
+            secret: SecretKey::generate(&entropy),
+            entropy,
+            tuning,
+            nodes: Mutex::new(vec![candidate]),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Self { runtime, engine: MemoryEngine::new(), shared: Arc::new(shared) }
+    }
+
+    /// With a tenant that has this quota.
+    pub(super) fn with_tenant(quota: Quota) -> (Self, TenantId) {
+        let bench = Self::new();
+        let tenant = bench.register("posts", quota).unwrap().tenant;
+        (bench, tenant)
+    }
+
+    pub(super) fn decide<T: Send + 'static>(
+        &self,
+        decide: impl FnOnce(&dyn View, &Context<'_>) -> Outcome<T> + Send + 'static,
+    ) -> Result<T, MetadataError> {
+        let shared = Arc::clone(&self.shared);
+        let decided = self.engine.decide(move |view| {
+            let nodes = shared.nodes.lock().unwrap().clone();
+            let context = Context {
+                now_ms: shared.clock.now_ms(),
+                entropy: &shared.entropy,
+                tuning: &shared.tuning,
+                nodes: &nodes,
+                epoch: 1,
+                secret: &shared.secret,
+            };
+            decide(view, &context)
+        });
+        self.runtime.block_on(decided)
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.shared.clock.now_ms()
+    }
+
+    pub(super) fn advance(&self, by: Duration) {
+        self.shared.clock.advance(by);
+    }
+
+    pub(super) fn tuning(&self) -> &Tuning {
+        &self.shared.tuning
+    }
+
+    pub(super) fn set_nodes(&self, change: impl FnOnce(&mut Vec<Candidate>)) {
+        change(&mut self.shared.nodes.lock().unwrap());
+    }
+
+    /// A durable row.
+    pub(super) fn row<R: Record>(&self, key: &[u8]) -> Option<R> {
+        self.runtime.block_on(load(&self.engine, key)).unwrap()
+    }
+
+    /// Number of rows that begin with these bytes.
+    pub(super) fn count(&self, prefix: &[u8]) -> usize {
+        self.runtime.block_on(self.engine.scan(&KeyRange::prefix(prefix), usize::MAX)).unwrap().len()
+    }
+
+    /// The rows that begin with these bytes.
+    pub(super) fn rows<R: Record>(&self, prefix: &[u8]) -> Vec<(Vec<u8>, R)> {
+        let rows = self.runtime.block_on(self.engine.scan(&KeyRange::prefix(prefix), usize::MAX)).unwrap();
+        rows.iter().map(|row| (row.0.to_vec(), crate::store::rows::record_of(row).unwrap())).collect()
+    }
+
+    pub(super) fn sequence(&self) -> u64 {
+        self.engine.sequence()
+    }
+
+    pub(super) fn read<T>(&self, read: impl AsyncFnOnce(&MemoryEngine) -> T) -> T {
+        self.runtime.block_on(read(&self.engine))
+    }
+
+    // The calls.
+
+    pub(super) fn register(&self, tenant: &str, quota: Quota) -> Result<Tenant, MetadataError> {
+        let (tenant, traffic_class) = (tenant.parse().unwrap(), TrafficClass::Silver);
+        let command = RegisterTenant { tenant, request: admin(""), quota, traffic_class };
+        self.decide(move |view, context| tenants::register(view, context, &command)).map(|(tenant, _)| tenant)
+    }
+
+    pub(super) fn set_quota(&self, tenant: &TenantId, quota: Quota) {
+        let (tenant, request) = (tenant.clone(), admin(""));
+        let command = UpdateTenant { tenant, request, quota: Some(quota), traffic_class: None };
+        self.decide(move |view, context| tenants::update(view, context, &command)).unwrap();
+    }
+
+    pub(super) fn start(
+        &self,
+        tenant: &TenantId,
+        request_id: &str,
+        declared_bytes: Option<u64>,
+    ) -> Result<Planned, MetadataError> {
+        let description = Description { display_name: "name".to_owned(), ..Description::default() };
+        let request = own(tenant, request_id);
+        self.start_as(StartUpload { tenant: tenant.clone(), request, description, declared_bytes })
+    }
+
+    pub(super) fn start_as(&self, command: StartUpload) -> Result<Planned, MetadataError> {
+        self.decide(move |view, context| start::decide(view, context, &command))
+    }
+
+    pub(super) fn allocate(
+        &self,
+        tenant: &TenantId,
+        blob: BlobId,
+        first_block: u64,
+        block_count: u32,
+        receipts: Vec<Receipt>,
+    ) -> Result<Planned, MetadataError> {
+        let command = AllocateBlocks { tenant: tenant.clone(), blob, first_block, block_count, receipts };
+        self.decide(move |view, context| allocate::decide(view, context, &command))
+    }
+
+    pub(super) fn commit(
+        &self,
+        tenant: &TenantId,
+        blob: BlobId,
+        size_bytes: u64,
+        sha256: Sha256,
+        receipts: Vec<Receipt>,
+    ) -> Result<Blob, MetadataError> {
+        let command = CommitUpload { tenant: tenant.clone(), blob, size_bytes, sha256, receipts };
+        self.decide(move |view, context| commit::decide(view, context, &command))
+    }
+
+    pub(super) fn abort(&self, tenant: &TenantId, blob: BlobId) -> Result<(), MetadataError> {
+        let tenant = tenant.clone();
+        self.decide(move |view, context| end::abort(view, context, &tenant, blob))
+    }
+
+    pub(super) fn expire(&self, tenant: &TenantId, blob: BlobId) -> Result<bool, MetadataError> {
+        let tenant = tenant.clone();
+        self.decide(move |view, context| end::expire(view, context, &tenant, blob))
+    }
+
+    pub(super) fn delete(&self, tenant: &TenantId, request_id: &str, blob: BlobId) -> Result<(), MetadataError> {
+        let command = DeleteBlob { tenant: tenant.clone(), request: own(tenant, request_id), blob };
+        self.decide(move |view, context| delete::decide(view, context, &command))
+    }
+
+    pub(super) fn usage(&self, tenant: &TenantId) -> UsageRecord {
+        self.row(&keys::usage(tenant)).unwrap()
+    }
+
+    /// Writes a blob of this size in one go; its SHA-256 is [`content`] of block 0.
+    pub(super) fn put(&self, tenant: &TenantId, size_bytes: u64) -> Blob {
+        let started = self.start(tenant, "", Some(size_bytes)).unwrap();
+        let receipts = receipts(&started.blocks);
+        let sha256 = if size_bytes == 0 { Sha256::of(b"") } else { content(0) };
+        self.commit(tenant, started.upload.blob, size_bytes, sha256, receipts).unwrap()
+    }
+}
+
+pub(super) fn admin(id: &str) -> RequestId {
+    RequestId { scope: RequestScope::Admin, id: id.to_owned() }
+}
+
+pub(super) fn own(tenant: &TenantId, id: &str) -> RequestId {
+    RequestId { scope: RequestScope::Tenant(tenant.clone()), id: id.to_owned() }
+}
+
+/// The SHA-256 that the tests' node states for a block.
+pub(super) fn content(index: u64) -> Sha256 {
+    Sha256::of(&index.to_be_bytes())
+}
+
+/// What a node says of a block that holds so many bytes.
+pub(super) fn receipt(planned: &PlannedBlock, size_bytes: u64) -> Receipt {
+    let [chunk, ..] = planned.record.chunks.as_slice() else { panic!("a block has a chunk") };
+    Receipt {
+        cluster: ClusterId::generate(1, &SeededEntropy::new(1)),
+        node: chunk.node,
+        blob: planned.record.blob,
+        chunk: chunk.chunk,
+        block: planned.block,
+        generation: planned.record.generation,
+        size_bytes,
+        sha256: content(planned.record.index),
+        pieces_sha256: Sha256::of(b"pieces"),
+    }
+}
+
+/// Receipts of blocks that are full.
+pub(super) fn receipts(blocks: &[PlannedBlock]) -> Vec<Receipt> {
+    blocks.iter().map(|block| receipt(block, block.max_bytes)).collect()
+}

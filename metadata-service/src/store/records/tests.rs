@@ -1,1 +1,185 @@
+use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+use proto::capability::ReadClaims;
+use proto::checksum::Sha256;
+use proto::entropy::SeededEntropy;
+use proto::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId};
+use proto::limits;
+use proto::token::TokenKeyId;
+
+use super::*;
+
+fn entropy() -> SeededEntropy {
+    SeededEntropy::new(1)
+}
+
+fn blob() -> BlobRecord {
+    let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    BlobRecord {
+        description: Description { display_name: "n".to_owned(), content_type: "text/plain".to_owned(), labels },
+        size_bytes: 25,
+        sha256: Sha256::of(b"x"),
+        start_ms: 1,
+        create_ms: 2,
+        block_size_bytes: 10,
+    }
+}
+
+fn block(copies: u32) -> BlockRecord {
+    let sums = ReadClaims { size_bytes: u64::MAX, sha256: Sha256::of(b"x"), pieces_sha256: Sha256::of(b"y") };
+    let chunk = |_copy| ChunkRecord {
+        chunk: ChunkId::generate(1, &entropy()),
+        node: NodeId::generate(1, &entropy()),
+        epoch: u64::MAX,
+        sequence: u64::MAX,
+        sums: Some(sums),
+    };
+    BlockRecord {
+        blob: BlobId::generate(1, &entropy()),
+        index: 3,
+        encoding: Encoding::Replicated { copies },
+        generation: 1,
+        sealed: Some(BlockSums { size_bytes: 10, sha256: Sha256::of(b"x") }),
+        chunks: (0..copies).map(chunk).collect(),
+    }
+}
+
+fn upload() -> UploadRecord {
+    UploadRecord {
+        state: UploadState::Pending,
+        description: blob().description,
+        declared_bytes: Some(25),
+        block_size_bytes: 10,
+        planned_blocks: 3,
+        reserved_bytes: 25,
+        sealed_blocks: 1,
+        sealed_bytes: 10,
+        sealed_prefix: 1,
+        short_block: None,
+        create_ms: 1,
+        lease_expire_ms: 2,
+    }
+}
+
+/// Reads as written; no flipped bit, no missing end and no other version is taken.
+fn keeps<R: Record + PartialEq + std::fmt::Debug>(record: &R) {
+    let bytes = encode(record);
+    assert_eq!(decode::<R>(&bytes).as_ref(), Ok(record));
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(decode::<R>(&flipped).is_err(), "{} with bit {bit} flipped", R::NAME);
+    }
+    for end in 0..bytes.len() {
+        assert!(decode::<R>(&bytes[..end]).is_err(), "{} cut at {end}", R::NAME);
+    }
+    let mut newer = bytes[..bytes.len() - 4].to_vec();
+    newer[0] = 2;
+    newer.extend_from_slice(&crc32c(&newer).to_be_bytes());
+    let refused = decode::<R>(&newer).unwrap_err();
+    assert_eq!(refused.problem, "has a version that this program does not know");
+}
+
+#[test]
+fn every_record_reads_as_written_and_no_damaged_one_is_read() {
+    let entropy = entropy();
+    let key_id = TokenKeyId::generate(&entropy);
+    let (node, tenant) = (NodeId::generate(1, &entropy), "posts".parse().unwrap());
+    keeps(&blob());
+    keeps(&DeletedRecord { blob: blob(), delete_ms: 9 });
+    keeps(&NameRecord {});
+    keeps(&ExtentRecord { block: BlockId::generate(1, &entropy), size_bytes: 7 });
+    keeps(&block(1));
+    keeps(&BlockRecord { sealed: None, ..block(3) });
+    keeps(&ReverseRecord {
+        block: BlockId::generate(1, &entropy),
+        blob: BlobId::generate(1, &entropy),
+        shard_index: 1,
+        generation: 2,
+        epoch: 3,
+        sequence: 4,
+    });
+    for state in [UploadState::Pending, UploadState::Aborted, UploadState::Expired] {
+        keeps(&UploadRecord { state, ..upload() });
+    }
+    keeps(&UploadRecord { declared_bytes: None, short_block: Some(0), ..upload() });
+    keeps(&GarbageRecord { tenant, first_block: 3 });
+    keeps(&UsageRecord { used_bytes: 1, used_blobs: 2, ..UsageRecord::default() });
+    keeps(&UsageRecord::default());
+    for traffic_class in [TrafficClass::Gold, TrafficClass::Silver, TrafficClass::Bronze] {
+        let quota = Quota { max_bytes: Some(0), max_blobs: None };
+        keeps(&TenantRecord { create_ms: 1, quota, traffic_class, token: key_id, previous_token: Some(key_id) });
+    }
+    for holder in [
+        Holder::Admin,
+        Holder::Tenant("posts".parse().unwrap()),
+        Holder::Join(None),
+        Holder::Join(Some(node)),
+        Holder::Node(node),
+    ] {
+        keeps(&TokenRecord { holder, secret_sha256: Sha256::of(b"s") });
+    }
+    keeps(&RequestRecord { fingerprint: Sha256::of(b"f"), object: vec![1, 2], expire_ms: 3 });
+    keeps(&NodeRecord { endpoint: "http://a".to_owned(), failure_domain: "rack".to_owned(), create_ms: 1 });
+    let cluster = ClusterId::generate(1, &entropy);
+    keeps(&ClusterRecord { cluster, epoch: 1, key_check: Sha256::of(b"k"), create_ms: 1 });
+}
+
+#[test]
+fn the_largest_records_stay_within_the_bound_of_a_value() {
+    let labels: BTreeMap<String, String> =
+        (0..limits::LABELS_MAX).map(|n| (format!("{n:02}{}", "k".repeat(30)), "v".repeat(32))).collect();
+    assert_eq!(labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>(), limits::LABELS_BYTES_MAX);
+    let description = Description {
+        display_name: "n".repeat(limits::DISPLAY_NAME_BYTES_MAX),
+        content_type: "c".repeat(limits::CONTENT_TYPE_BYTES_MAX),
+        labels,
+    };
+    let largest = u64::MAX;
+    let upload = UploadRecord {
+        description: description.clone(),
+        declared_bytes: Some(largest),
+        block_size_bytes: largest,
+        planned_blocks: largest,
+        reserved_bytes: largest,
+        sealed_blocks: largest,
+        sealed_bytes: largest,
+        sealed_prefix: largest,
+        short_block: Some(largest),
+        create_ms: largest,
+        lease_expire_ms: largest,
+        ..upload()
+    };
+    let blob = BlobRecord {
+        description,
+        size_bytes: largest,
+        start_ms: largest,
+        create_ms: largest,
+        block_size_bytes: largest,
+        ..blob()
+    };
+    let deleted = DeletedRecord { blob, delete_ms: largest };
+    for bytes in [encode(&upload), encode(&deleted), encode(&block(20))] {
+        assert!(bytes.len() <= limits::RECORD_BYTES_MAX, "{} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn a_block_whose_chunks_do_not_fit_its_encoding_makes_no_sense() {
+    let mut lacking = block(2);
+    lacking.chunks.pop();
+    assert_eq!(decode::<BlockRecord>(&encode(&lacking)).unwrap_err().problem, "makes no sense");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let mut bytes = vec![1];
+        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(&crc32c(&bytes).to_be_bytes());
+        let read = (decode::<BlobRecord>(&bytes), decode::<BlockRecord>(&bytes), decode::<UploadRecord>(&bytes));
+        drop((read, decode::<TenantRecord>(&bytes), decode::<TokenRecord>(&bytes), decode::<ClusterRecord>(&bytes)));
+        drop((decode::<ReverseRecord>(&bytes), decode::<GarbageRecord>(&bytes), decode::<RequestRecord>(&body)));
+    }
+}

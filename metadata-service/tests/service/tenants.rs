@@ -1,0 +1,81 @@
+//! Tenants over the wire.
+
+use proto::error::Reason;
+use proto::pb;
+
+use crate::world::{World, reason, refusal};
+
+fn register(tenant_id: &str, request_id: &str, max_bytes: Option<u64>) -> pb::RegisterTenantRequest {
+    pb::RegisterTenantRequest {
+        tenant_id: tenant_id.to_owned(),
+        request_id: request_id.to_owned(),
+        quota: Some(pb::Quota { max_bytes, max_blobs: None }),
+        traffic_class: pb::TrafficClass::Gold.into(),
+    }
+}
+
+#[tokio::test]
+async fn registering_twice_is_refused_but_for_the_same_request() {
+    let world = World::new().await;
+    let mut admin = world.admin();
+    let first = admin.register_tenant(register("posts", "r1", Some(7))).await.unwrap().into_inner();
+    let tenant = first.tenant.clone().unwrap();
+    assert_eq!((tenant.tenant_id.as_str(), tenant.traffic_class()), ("posts", pb::TrafficClass::Gold));
+    assert_eq!((tenant.quota.unwrap().max_bytes, tenant.usage.unwrap()), (Some(7), pb::Usage::default()));
+    assert_eq!(tenant.create_time.map(|time| time.seconds), Some(1_800_000_000));
+    assert!(first.token.starts_with("mt1."));
+    let again = admin.register_tenant(register("posts", "r1", Some(7))).await.unwrap().into_inner();
+    assert_eq!(again, first);
+    assert_eq!(reason(admin.register_tenant(register("posts", "r1", Some(8))).await), Reason::RequestIdReused);
+    assert_eq!(reason(admin.register_tenant(register("images", "r1", Some(7))).await), Reason::RequestIdReused);
+    let twice = refusal(admin.register_tenant(register("posts", "r2", Some(7))).await);
+    assert_eq!(twice.reason, Some(Reason::TenantAlreadyExists));
+    assert_eq!(reason(admin.register_tenant(register("Posts", "", None)).await), Reason::FieldInvalid);
+}
+
+#[tokio::test]
+async fn a_tenant_sees_itself_and_nobody_else() {
+    let world = World::new().await;
+    let token = world.tenant("posts").await;
+    world.tenant("images").await;
+    let mut tenant = world.metadata(&token);
+    for named in ["", "posts"] {
+        let request = pb::GetTenantRequest { tenant_id: named.to_owned() };
+        let answer = tenant.get_tenant(request).await.unwrap().into_inner();
+        assert_eq!(answer.tenant.unwrap().tenant_id, "posts");
+    }
+    for foreign in ["images", "nobody"] {
+        let refused = tenant.get_tenant(pb::GetTenantRequest { tenant_id: foreign.to_owned() }).await;
+        let refused = refusal(refused);
+        assert_eq!(
+            (refused.reason, refused.message.as_str()),
+            (Some(Reason::TenantNotFound), "there is no such tenant")
+        );
+    }
+    let unnamed = world.admin().get_tenant(pb::GetTenantRequest::default()).await;
+    assert_eq!(reason(unnamed), Reason::FieldInvalid, "the admin must say which");
+}
+
+#[tokio::test]
+async fn tenants_are_listed_page_by_page_and_page_tokens_cannot_be_made() {
+    let world = World::new().await;
+    for tenant in ["ccc", "aaa", "bbb"] {
+        world.tenant(tenant).await;
+    }
+    let mut admin = world.admin();
+    let (mut found, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = pb::ListTenantsRequest { page_size: 2, page_token };
+        let page = admin.list_tenants(request).await.unwrap().into_inner();
+        found.extend(page.tenants.into_iter().map(|tenant| tenant.tenant_id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+        let forged = pb::ListTenantsRequest { page_size: 2, page_token: format!("{page_token}A") };
+        assert_eq!(reason(admin.list_tenants(forged).await), Reason::FieldInvalid);
+    }
+    assert_eq!(found, ["aaa", "bbb", "ccc"]);
+    let negative = pb::ListTenantsRequest { page_size: -1, page_token: String::new() };
+    assert_eq!(reason(admin.list_tenants(negative).await), Reason::FieldInvalid);
+}
