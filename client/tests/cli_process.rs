@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 
 use common::{Running, Serve, User, bytes, user_with_services};
@@ -77,6 +77,39 @@ fn storage_and_ports_in_use_are_named() {
     }
 }
 
+/// A put whose input has begun and does not end, and which holds a chunk open.
+fn put_in_flight(user: &User, serve: &Serve, begins_with: &[u8]) -> Running {
+    let mut command = user.command();
+    command.args(["put", "-t", "posts", "-f", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut put = Running::start(command);
+    let stdin = put.child().stdin.as_mut().expect("its standard input is piped");
+    stdin.write_all(begins_with).expect("it reads");
+    common::wait_until("the put has begun", || (!serve.chunk_files("blob").is_empty()).then_some(()));
+    put
+}
+
+fn signal_and_see_it_heard(user: &User, serve: &Serve, signal: Signal) {
+    serve.process.signal(signal);
+    let log = || std::fs::read_to_string(user.path("serve.log")).expect("it has a log");
+    common::wait_until("the signal is heard", || log().contains("stopping").then_some(()));
+}
+
+#[test]
+fn a_put_in_flight_may_finish_before_the_services_stop() {
+    let (user, mut serve) = user_with_services();
+    let content = bytes(MIB);
+    let mut put = put_in_flight(&user, &serve, &content);
+    signal_and_see_it_heard(&user, &serve, Signal::TERM);
+    drop(put.child().stdin.take());
+    assert_eq!(put.wait().code(), Some(0));
+    let mut id = String::new();
+    put.child().stdout.take().unwrap().read_to_string(&mut id).unwrap();
+    assert_eq!(serve.process.wait().code(), Some(0));
+    let _serve = restarted(&user, serve);
+    assert!(user.line(&format!("get -t posts -b {id}")).stdout == content);
+}
+
 #[test]
 fn a_second_signal_does_not_wait_for_calls_in_flight() {
     let mut user = User::of("http://127.0.0.1:1");
@@ -84,17 +117,21 @@ fn a_second_signal_does_not_wait_for_calls_in_flight() {
     let mut serve = Serve::start_with(&user, &user.path("storage"), &flags);
     user.endpoint.clone_from(&serve.metadata);
     user.line("register-tenant -t posts").ok();
-    let mut command = user.command();
-    command.args(["put", "-t", "posts", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut put = Running::start(command);
-    let mut stdin = put.child().stdin.take().unwrap();
-    stdin.write_all(&bytes(MIB)).unwrap();
-    common::wait_until("the put has begun", || (!serve.chunk_files("blob").is_empty()).then_some(()));
-    serve.process.signal(Signal::INT);
-    let log = || std::fs::read_to_string(user.path("serve.log")).unwrap();
-    common::wait_until("the first signal is heard", || log().contains("stopping").then_some(()));
+    let _put = put_in_flight(&user, &serve, &bytes(MIB));
+    signal_and_see_it_heard(&user, &serve, Signal::INT);
     serve.process.signal(Signal::INT);
     assert_eq!(serve.process.wait().code(), Some(130));
+}
+
+#[test]
+fn an_interrupted_put_gives_its_reservation_back() {
+    let (user, serve) = user_with_services();
+    let mut put = put_in_flight(&user, &serve, &bytes(MIB));
+    let reserved = || user.line("stat -t posts --json").json()["usage"]["reserved_blobs"].as_u64();
+    assert_eq!(reserved(), Some(1));
+    put.signal(Signal::INT);
+    assert_eq!(put.wait().code(), Some(130));
+    assert_eq!(reserved(), Some(0));
 }
 
 #[test]

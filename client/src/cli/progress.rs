@@ -12,6 +12,9 @@ use super::output::escape;
 /// How often a bar of unknown length turns while no byte moves.
 const TICK: Duration = Duration::from_millis(200);
 
+/// Characters of a name beside a bar.
+const NAME_MAX: usize = 24;
+
 /// A bar that goes away when dropped.
 #[derive(Debug)]
 pub(crate) struct Bar(ProgressBar);
@@ -21,7 +24,7 @@ impl Bar {
     pub(crate) fn start(context: &Context, name: &str) -> Self {
         let unwanted = context.quiet() || context.out.json();
         let target = if unwanted { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(None, target).with_message(escape(name));
+        let bar = ProgressBar::with_draw_target(None, target).with_message(shortened(&escape(name)));
         bar.set_style(style("{msg}  {spinner} {bytes}  {bytes_per_sec}"));
         if !bar.is_hidden() {
             bar.enable_steady_tick(TICK);
@@ -50,6 +53,16 @@ impl Drop for Bar {
     }
 }
 
+/// The end of a long name, so that the bar still fits on a line.
+fn shortened(name: &str) -> String {
+    let characters = name.chars().count();
+    if characters <= NAME_MAX {
+        return name.to_owned();
+    }
+    let end: String = name.chars().skip(characters - NAME_MAX + 1).collect();
+    format!("…{end}")
+}
+
 fn style(template: &'static str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates above are constants, and a test reads each of them")
 }
@@ -57,6 +70,13 @@ fn style(template: &'static str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_keep_their_end() {
+        assert_eq!(shortened("short"), "short");
+        assert_eq!(shortened("ä".repeat(24).as_str()), "ä".repeat(24));
+        assert_eq!(shortened("/a/long/path/to/some/file.txt"), "…g/path/to/some/file.txt");
+    }
 
     #[test]
     fn a_bar_follows_known_and_unknown_totals() {

@@ -37,6 +37,12 @@ pub(crate) fn size_in_full(bytes: u64) -> String {
     if bytes < 1024 { format!("{bytes} B") } else { format!("{} ({bytes} bytes)", HumanBytes(bytes)) }
 }
 
+/// Blobs and their bytes for people: `1 blob, 64.00 MiB (67108864 bytes)`.
+pub(crate) fn blobs_in_full(blobs: u64, bytes: u64) -> String {
+    let noun = if blobs == 1 { "blob" } else { "blobs" };
+    format!("{blobs} {noun}, {}", size_in_full(bytes))
+}
+
 /// A time for people: RFC 3339 in whole seconds.
 pub(crate) fn time_in_seconds(time: Option<&prost_types::Timestamp>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| prost_types::Timestamp { seconds: time.seconds, nanos: 0 }.to_string())

@@ -36,7 +36,7 @@ impl Get {
         let session = context.tenant(&self.tenant.tenant)?;
         let target = self.output.as_deref().filter(|path| path.as_os_str() != "-");
         let sink = target.map_or_else(standard_output, open)?;
-        let bar = Bar::start(context, &self.blob.blob.to_string());
+        let bar = Bar::start(context, &target.map_or_else(|| "get".into(), Path::to_string_lossy));
         let options = DownloadOptions { range: self.range.unwrap_or_default(), progress: Some(bar.callback()) };
         let got = session.client.download(self.blob.blob, options, sink).await;
         drop(bar);

@@ -9,7 +9,7 @@ use crate::cli::args::TenantArg;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::escape;
-use crate::cli::units::{size_in_full, time_in_seconds};
+use crate::cli::units::{blobs_in_full, size_in_full, time_in_seconds};
 use crate::cli::views::{BlobView, TenantView};
 
 /// Show a blob; without -b, the tenant with its quota and usage
@@ -61,15 +61,20 @@ fn print_tenant(context: &Context, tenant: &pb::Tenant) -> Result<(), Failure> {
     }
     let (usage, quota) = (tenant.usage.unwrap_or_default(), tenant.quota.unwrap_or_default());
     let most = |bound: Option<String>| bound.map_or_else(|| "unlimited".to_owned(), |most| format!("at most {most}"));
-    let holds = |blobs, bytes| format!("{blobs} blobs, {}", size_in_full(bytes));
     context.out.facts(&[
         ("tenant", escape(&tenant.tenant_id)),
         ("created", time_in_seconds(tenant.create_time.as_ref())),
         ("class", tenant.traffic_class().as_str_name().trim_start_matches("TRAFFIC_CLASS_").to_ascii_lowercase()),
         ("bytes", most(quota.max_bytes.map(size_in_full))),
         ("blobs", most(quota.max_blobs.map(|blobs| blobs.to_string()))),
-        ("used", holds(usage.used_blobs, usage.used_bytes)),
-        ("reserved", format!("{} for uploads that are open", holds(usage.reserved_blobs, usage.reserved_bytes))),
-        ("retained", format!("{} deleted, not yet collected", holds(usage.retained_blobs, usage.retained_bytes))),
+        ("used", blobs_in_full(usage.used_blobs, usage.used_bytes)),
+        (
+            "reserved",
+            format!("{} for uploads that are open", blobs_in_full(usage.reserved_blobs, usage.reserved_bytes)),
+        ),
+        (
+            "retained",
+            format!("{} deleted, not yet collected", blobs_in_full(usage.retained_blobs, usage.retained_bytes)),
+        ),
     ])
 }

@@ -7,7 +7,7 @@ use proto::pb;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Align, Table, escape};
-use crate::cli::units::{size_in_full, time_in_seconds};
+use crate::cli::units::{blobs_in_full, time_in_seconds};
 use crate::cli::views::ClusterView;
 
 /// Show the cluster: chunk services, free space, why writes are refused (admin)
@@ -36,9 +36,15 @@ fn print_cluster(context: &Context, status: &pb::GetClusterStatusResponse) -> Re
         ("since", time_in_seconds(status.start_time.as_ref())),
         ("metadata writes", writes(&status.read_only_reason)),
         ("tenants", status.tenant_count.to_string()),
-        ("blobs", format!("{}, {}", usage.used_blobs, size_in_full(usage.used_bytes))),
-        ("open uploads", format!("{}, {} reserved", usage.reserved_blobs, size_in_full(usage.reserved_bytes))),
-        ("deleted", format!("{}, {} not yet collected", usage.retained_blobs, size_in_full(usage.retained_bytes))),
+        ("used", blobs_in_full(usage.used_blobs, usage.used_bytes)),
+        (
+            "reserved",
+            format!("{} for uploads that are open", blobs_in_full(usage.reserved_blobs, usage.reserved_bytes)),
+        ),
+        (
+            "retained",
+            format!("{} deleted, not yet collected", blobs_in_full(usage.retained_blobs, usage.retained_bytes)),
+        ),
         ("commits", format!("{} in epoch {}", status.sequence, status.epoch)),
         ("chunk services", status.nodes.len().to_string()),
     ])
