@@ -57,7 +57,11 @@ pub async fn serve(
     }
 }
 
-/// Adds reflection (v1 and v1alpha) that lists exactly these services, and can describe the types of error details.
+/// Both versions of the reflection service, which list themselves and each other.
+const REFLECTION_NAMES: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+
+/// Adds reflection (v1 and v1alpha) that lists exactly these services and itself, and can describe the types of error
+/// details.
 ///
 /// # Errors
 /// When a descriptor set cannot be read, which a test rules out.
@@ -66,8 +70,11 @@ pub fn with_reflection(router: Router, service_names: &[&str]) -> Result<Router,
         let mut builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(crate::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
-        for name in service_names {
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
+            .include_reflection_service(false);
+        for name in service_names.iter().chain(&REFLECTION_NAMES) {
             builder = builder.with_service_name(*name);
         }
         builder
