@@ -1,7 +1,7 @@
 //! gRPC: requests become commands, answers become messages, errors become statuses; nothing is decided here.
 //!
-//! A call passes [`authenticated`] first, before a byte of its body is read; then its handler converts it in
-//! ([`convert`]), calls the service, and converts its answer out ([`answers`]).
+//! A call passes authentication first (`authenticated`), before a byte of its body is read; then its handler converts it
+//! in (`convert`), calls the service, and converts its answer out (`answers`).
 
 mod answers;
 mod authenticated;

@@ -227,3 +227,6 @@ impl FailStop {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use metadata_service::auth::{ACCESS, Access};
 use proto::entropy::OsEntropy;
 use proto::error::Reason;
 use proto::pb;
+use proto::secret::SecretKey;
 use proto::token::{Token, TokenKind};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -79,6 +80,24 @@ async fn every_method_refuses_every_kind_of_token_that_it_is_not_for() {
                 assert_eq!((refused.code, refused.reason), (Code::PermissionDenied, Some(Reason::ScopeMissing)));
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_known_key_id_with_another_secret_or_another_kind_is_unknown() {
+    let world = World::new().await;
+    let text = world.admin_token().trim_end().to_owned();
+    let admin: Token = text.parse().unwrap();
+    let other_secret = Token::new(TokenKind::Admin, admin.key_id, SecretKey::generate(&OsEntropy));
+    let (body, _crc) = text.rsplit_once('.').unwrap();
+    let other_kind = body.replacen("ma1", "mt1", 1);
+    let other_kind = format!("{other_kind}.{:08x}", proto::checksum::crc32c(other_kind.as_bytes()));
+    for (path, token) in [
+        ("/minitectonic.v1.MetadataService/ListTenants", other_secret.expose().to_string()),
+        ("/minitectonic.v1.MetadataService/ListBlobs", other_kind),
+    ] {
+        let outcome = call(&world, path, &[&format!("Bearer {token}")]).await;
+        assert_eq!(reason(outcome), Reason::TokenInvalid, "{path}");
     }
 }
 
