@@ -58,3 +58,80 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use proto::entropy::SeededEntropy;
+    use proto::ids::ClusterId;
+    use proto::runtime::{SystemClock, transport};
+    use proto::secret::SecretKey;
+    use tokio_util::sync::CancellationToken;
+    use tonic::transport::Endpoint;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus as Status;
+    use tonic_health::pb::health_client::HealthClient;
+
+    use super::*;
+    use crate::config::Tuning;
+    use crate::nodes::Registry;
+    use crate::service::{Cluster, Parts};
+    use crate::store::engine::{Batch, Decision, EngineExt as _};
+    use crate::store::keys;
+    use crate::store::memory::MemoryEngine;
+    use crate::store::rows::RowError;
+
+    fn service(tasks: &TaskGroup) -> Service {
+        let entropy = Arc::new(SeededEntropy::new(1));
+        let secret = SecretKey::generate(entropy.as_ref());
+        Service::new(Parts {
+            engine: Arc::new(MemoryEngine::new()),
+            cluster: Cluster { id: ClusterId::generate(1, entropy.as_ref()), secret: secret.clone(), epoch: 1 },
+            tuning: Tuning::default(),
+            registry: Arc::new(Registry::new(secret, Duration::from_secs(30))),
+            clock: Arc::new(SystemClock),
+            entropy,
+            tasks: tasks.clone(),
+        })
+    }
+
+    async fn damage(service: &Service) {
+        let tenant = "posts".parse().unwrap();
+        let mut batch = Batch::default();
+        batch.put(keys::tenant(&tenant), b"no record".to_vec());
+        let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: false }, ())));
+        put.await.unwrap();
+        service.get_tenant(&tenant).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn i19_health_goes_off_for_good_when_no_writes_are_taken() {
+        let (tasks, stop) = (TaskGroup::new(), CancellationToken::new());
+        let (health, server) = Health::new().await;
+        let listener = transport::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let router = transport::server().add_service(server);
+        tasks.spawn("server", transport::serve(router, listener, stop.clone(), Duration::from_secs(1)));
+        let client = HealthClient::new(endpoint.connect_lazy());
+        let ask = async |service: &str| {
+            let request = HealthCheckRequest { service: service.to_owned() };
+            client.clone().check(request).await.unwrap().into_inner().status()
+        };
+        assert_eq!(ask(METADATA).await, Status::NotServing, "not before it is ready");
+        health.serving().await;
+        for name in ["", METADATA, CLUSTER] {
+            assert_eq!(ask(name).await, Status::Serving, "{name}");
+        }
+        let service = service(&tasks);
+        let following = tasks.spawn("health", health.follow(service.clone(), tasks.clone()));
+        damage(&service).await;
+        following.await.unwrap();
+        for name in ["", METADATA, CLUSTER] {
+            assert_eq!(ask(name).await, Status::NotServing, "{name}");
+        }
+        stop.cancel();
+        tasks.shutdown(Duration::from_secs(60)).await;
+    }
+}

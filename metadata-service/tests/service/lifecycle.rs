@@ -1,11 +1,13 @@
 //! Starting, stopping, and what the standard services say meanwhile.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use metadata_service::{Config, Deps, StartError, start};
 use proto::pb;
 use proto::runtime::transport;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -120,4 +122,22 @@ async fn a_stop_during_the_start_ends_it_and_frees_the_folder() {
     let listener = transport::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let running = start(Config::new(folder.path()), listener, Deps::default(), CancellationToken::new());
     assert!(running.await.unwrap().shutdown().await);
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_holds_up_neither_the_end_nor_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { drain: Duration::from_millis(50), ..Config::new(folder.path()) };
+    let mut silent = Vec::new();
+    for _start in 0..3 {
+        let listener = transport::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let running = start(config.clone(), listener, Deps::default(), CancellationToken::new()).await.unwrap();
+        silent.push(tokio::net::TcpStream::connect(running.address()).await.unwrap());
+        // An answer shows that the connection before it has been accepted.
+        let channel = Endpoint::from_shared(running.endpoint()).unwrap().connect_lazy();
+        let mut health = HealthClient::new(channel);
+        health.check(HealthCheckRequest::default()).await.unwrap();
+        silent.push(tokio::net::TcpStream::connect(running.address()).await.unwrap());
+        running.shutdown().await;
+    }
 }

@@ -1,0 +1,95 @@
+//! Nodes and the cluster.
+
+use bytes::Bytes;
+use proto::pb;
+
+use super::{FromAnswer, timestamp, usage};
+use crate::nodes::usecases::Described;
+use crate::nodes::{NodeStatus, State};
+use crate::service::{Beat, ClusterStatus, Joined};
+
+impl FromAnswer<Joined> for pb::RegisterNodeResponse {
+    fn from_answer(joined: Joined) -> Self {
+        let key = joined.key;
+        let secret = Bytes::copy_from_slice(key.secret.expose());
+        Self {
+            cluster_id: joined.cluster.to_string(),
+            keys: vec![pb::NodeKey { key_id: key.key_id, secret }],
+            node_token: joined.token.expose().to_string(),
+            server_time: Some(timestamp(joined.beat.now_ms)),
+            heartbeat_interval_ms: joined.beat.interval_ms,
+        }
+    }
+}
+
+impl FromAnswer<Beat> for pb::HeartbeatResponse {
+    fn from_answer(beat: Beat) -> Self {
+        Self { server_time: Some(timestamp(beat.now_ms)), heartbeat_interval_ms: beat.interval_ms }
+    }
+}
+
+impl FromAnswer<Option<Described>> for pb::DescribeChunkResponse {
+    fn from_answer(described: Option<Described>) -> Self {
+        let Some(chunk) = described else {
+            return Self { state: pb::ChunkState::Unknown.into(), ..Self::default() };
+        };
+        let state = if chunk.sums.is_some() { pb::ChunkState::Sealed } else { pb::ChunkState::Open };
+        Self {
+            state: state.into(),
+            block_id: chunk.block.to_string(),
+            blob_id: chunk.blob.to_string(),
+            shard_index: chunk.shard_index,
+            shard_count: chunk.shard_count,
+            size_bytes: chunk.sums.map_or(0, |sums| sums.size_bytes),
+            sha256: chunk.sums.map(|sums| sums.sha256.to_string()).unwrap_or_default(),
+            pieces_sha256: chunk.sums.map(|sums| sums.pieces_sha256.to_string()).unwrap_or_default(),
+            generation: chunk.generation,
+            epoch: chunk.epoch,
+            sequence: chunk.sequence,
+        }
+    }
+}
+
+impl From<NodeStatus> for pb::Node {
+    fn from(status: NodeStatus) -> Self {
+        let state = match status.state {
+            State::Alive => pb::NodeState::Alive,
+            State::ReadOnly => pb::NodeState::ReadOnly,
+            State::Lost => pb::NodeState::Lost,
+        };
+        Self {
+            node_id: status.node.to_string(),
+            endpoint: status.record.endpoint,
+            failure_domain: status.record.failure_domain,
+            state: state.into(),
+            read_only_reason: status.report.read_only_reason,
+            capacity_bytes: status.report.capacity_bytes,
+            free_bytes: status.report.free_bytes,
+            create_time: Some(timestamp(status.record.create_ms)),
+            last_heartbeat_time: status.heard_ms.map(timestamp),
+            version: status.report.version,
+        }
+    }
+}
+
+impl FromAnswer<(Vec<NodeStatus>, String)> for pb::ListNodesResponse {
+    fn from_answer((nodes, next_page_token): (Vec<NodeStatus>, String)) -> Self {
+        Self { nodes: nodes.into_iter().map(pb::Node::from).collect(), next_page_token }
+    }
+}
+
+impl FromAnswer<ClusterStatus> for pb::GetClusterStatusResponse {
+    fn from_answer(status: ClusterStatus) -> Self {
+        Self {
+            cluster_id: status.cluster.to_string(),
+            epoch: status.epoch,
+            sequence: status.sequence,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            read_only_reason: status.read_only_reason,
+            nodes: status.nodes.into_iter().map(pb::Node::from).collect(),
+            usage: Some(usage(status.usage)),
+            tenant_count: status.tenants,
+            start_time: Some(timestamp(status.start_ms)),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Tenants.
+
+use proto::pb;
+use proto::token::Token;
+
+use super::{FromAnswer, timestamp, usage};
+use crate::coordinator::tenants::Tenant;
+use crate::store::records::{Quota, TrafficClass};
+
+impl From<Tenant> for pb::Tenant {
+    fn from(Tenant { tenant, record, usage: held }: Tenant) -> Self {
+        let Quota { max_bytes, max_blobs } = record.quota;
+        let class = match record.traffic_class {
+            TrafficClass::Gold => pb::TrafficClass::Gold,
+            TrafficClass::Silver => pb::TrafficClass::Silver,
+            TrafficClass::Bronze => pb::TrafficClass::Bronze,
+        };
+        Self {
+            tenant_id: tenant.to_string(),
+            create_time: Some(timestamp(record.create_ms)),
+            quota: Some(pb::Quota { max_bytes, max_blobs }),
+            usage: Some(usage(held)),
+            traffic_class: class.into(),
+        }
+    }
+}
+
+impl FromAnswer<(Tenant, Token)> for pb::RegisterTenantResponse {
+    fn from_answer((tenant, token): (Tenant, Token)) -> Self {
+        Self { tenant: Some(tenant.into()), token: token.expose().to_string() }
+    }
+}
+
+impl FromAnswer<Tenant> for pb::GetTenantResponse {
+    fn from_answer(tenant: Tenant) -> Self {
+        Self { tenant: Some(tenant.into()) }
+    }
+}
+
+impl FromAnswer<(Vec<Tenant>, String)> for pb::ListTenantsResponse {
+    fn from_answer((tenants, next_page_token): (Vec<Tenant>, String)) -> Self {
+        Self { tenants: tenants.into_iter().map(pb::Tenant::from).collect(), next_page_token }
+    }
+}
+
+impl FromAnswer<Tenant> for pb::UpdateTenantResponse {
+    fn from_answer(tenant: Tenant) -> Self {
+        Self { tenant: Some(tenant.into()) }
+    }
+}
+
+impl FromAnswer<()> for pb::DeleteTenantResponse {
+    fn from_answer((): ()) -> Self {
+        Self {}
+    }
+}
+
+impl FromAnswer<Token> for pb::RotateTenantTokenResponse {
+    fn from_answer(token: Token) -> Self {
+        Self { token: token.expose().to_string() }
+    }
+}
