@@ -48,6 +48,7 @@ pub(crate) async fn attempt<T>(
     within: Duration,
     answer: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Error> {
+    tracing::trace!(operation = call.operation, endpoint = call.endpoint, "asking");
     let outcome = match tokio::time::timeout(within, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(status)) => Err(Error::from_call(call, status)),

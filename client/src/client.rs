@@ -13,7 +13,8 @@ use crate::config::ClientConfig;
 use crate::endpoint;
 use crate::error::Error;
 
-/// Stores and reads blobs, and manages tenants. Cheap to clone; clones share connections.
+/// Stores and reads blobs, and manages tenants. Cheap to clone; clones share connections. Belongs to the tokio runtime of
+/// its first call, on which its connections live.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Shared>);
 

@@ -89,7 +89,7 @@ impl Plans {
                 return Err("a plan for another block than the next one");
             }
             self.received += 1;
-            self.allowed_bytes += plan.max_bytes;
+            self.allowed_bytes = self.allowed_bytes.saturating_add(plan.max_bytes);
             self.unused.push_back(plan);
         }
         Ok(())

@@ -21,7 +21,9 @@ use crate::error::Error;
 
 /// Giving an upload up is a courtesy: it may not hold its caller up for longer.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The smallest block and the largest frame that make sense to this client.
+/// However short the lease is, it is not renewed more often.
+const RENEWAL_MIN: Duration = Duration::from_millis(500);
+/// Largest frame that this client sends.
 const FRAME_BYTES_ACCEPTED: u64 = 4 * limits::MIB;
 
 /// An upload that is open.
@@ -51,7 +53,7 @@ impl Session {
     ) -> Result<(Self, Vec<pb::BlockPlan>), Error> {
         let operation = match options.display_name.as_str() {
             "" => "start an upload".to_owned(),
-            name => format!("start the upload of '{name}'"),
+            name => format!("start the upload of '{}'", name.escape_debug()),
         };
         let message = pb::StartUploadRequest {
             tenant_id: client.tenant_id(),
@@ -135,7 +137,7 @@ fn renewal(upload: &pb::Upload) -> Duration {
         (Some(start), Some(end)) => u64::try_from(end.seconds.saturating_sub(start.seconds)).unwrap_or(0),
         _ => limits::UPLOAD_LEASE.as_secs(),
     };
-    Duration::from_millis((lease * 1000 / 3).max(500))
+    (Duration::from_secs(lease).min(limits::UPLOAD_LIFE_MAX) / 3).max(RENEWAL_MIN)
 }
 
 impl UploadHandle {

@@ -123,6 +123,10 @@ impl Cluster {
         self.path("storage/chunks")
     }
 
+    pub(crate) fn metadata_address(&self) -> SocketAddr {
+        self.metadata.address
+    }
+
     pub(crate) fn config(&self) -> ClientConfig {
         ClientConfig::new(format!("http://{}", self.metadata.address))
     }

@@ -60,3 +60,31 @@ async fn damaged_bytes_are_data_loss_and_leave_no_file() {
     std::fs::remove_file(last).unwrap();
     assert_lost(&cluster, &client, blob, "gone").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bit_that_changes_on_the_way_never_reaches_the_store_or_the_reader() {
+    const ROUNDS: u64 = 24;
+    let cluster = Cluster::start().await;
+    let client = cluster.unlimited("posts").await;
+    let content = noise(2, 3 * BLOCK);
+    let (mut stored, mut read) = (0, 0);
+    for round in 0..ROUNDS {
+        let after = round * 3 * BLOCK as u64 / ROUNDS;
+        cluster.proxy.flip_after(after);
+        if let Ok(blob) = put(&client, &content).await {
+            stored += 1;
+            assert_eq!(cluster.proxy.flips(), 2 * round + 1);
+            assert!(get(&client, blob.blob_id).await.unwrap() == content, "after {after} bytes");
+        }
+        cluster.proxy.flip_after(u64::MAX);
+        let blob = put(&client, &content).await.unwrap();
+        cluster.proxy.flip_after(after);
+        if let Ok(bytes) = get(&client, blob.blob_id).await {
+            read += 1;
+            assert!(bytes == content, "after {after} bytes");
+        }
+        assert_eq!(cluster.proxy.flips(), 2 * round + 2);
+    }
+    // A bit of a header may end a transfer with an error; one of the content, which is nearly all there is, may not.
+    assert!(stored >= ROUNDS - 4 && read >= ROUNDS - 4, "{stored} stored and {read} read of {ROUNDS}");
+}

@@ -12,6 +12,7 @@ use proto::runtime::{Clock as _, ManualClock};
 use tokio::sync::Notify;
 
 use crate::cluster::{BLOCK, Cluster, KIB, Memory, Settings, eventually, get, noise, put, write_file};
+use crate::proxy::Proxy;
 
 /// Fires once, when a transfer has come this far; the transfer goes on meanwhile.
 fn when_done(bytes: usize) -> (Progress, Arc<Notify>) {
@@ -321,4 +322,45 @@ async fn an_upload_that_is_dropped_is_given_up() {
     }
     client.settle(Duration::from_secs(60)).await;
     cluster.assert_nothing_reserved(&client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_is_lost_is_repeated_or_reported_as_unknown() {
+    let cluster = Cluster::start().await;
+    let direct = cluster.unlimited("posts").await;
+    let proxy = Arc::new(Proxy::start().await);
+    proxy.forward_to(cluster.metadata_address());
+    let mut config = ClientConfig::new(format!("http://{}", proxy.address())).with_token(token_of(&cluster).await);
+    config.call_timeout = Duration::from_millis(300);
+    config.retry.unreachable = Duration::from_secs(1);
+    let client = Client::new(config.clone()).unwrap();
+    let content = noise(9, BLOCK + 1);
+    let upload = |client: Client| {
+        let (silence, total) = (Arc::clone(&proxy), content.len() as u64);
+        let progress: Progress = Arc::new(move |now| silence.mute(now.done_bytes == total));
+        let source = Source::Reader(Box::new(std::io::Cursor::new(content.clone())));
+        async move { client.upload(source, UploadOptions { progress: Some(progress), ..Default::default() }).await }
+    };
+
+    let error = upload(client).await.unwrap_err();
+    assert_eq!(error.category(), Category::Unavailable);
+    let Error::Unsettled { blob_id, .. } = error else { panic!("{error:?}") };
+    assert!(get(&direct, blob_id).await.unwrap() == content, "it was stored, and was not given up");
+
+    proxy.mute(false);
+    config.retry.unreachable = Duration::from_secs(60);
+    let patient = Client::new(config).unwrap();
+    let healing = async {
+        eventually("the second commit", async || {
+            let usage = direct.get_tenant(None).await.unwrap().usage.unwrap();
+            if usage.used_blobs == 2 { Ok(()) } else { Err(usage) }
+        })
+        .await;
+        proxy.mute(false);
+        proxy.cut();
+    };
+    let (blob, ()) = tokio::join!(upload(patient), healing);
+    assert!(get(&direct, blob.unwrap().blob_id).await.unwrap() == content);
+    let usage = direct.get_tenant(None).await.unwrap().usage.unwrap();
+    assert_eq!((usage.used_blobs, usage.reserved_blobs), (2, 0), "the commit had its effect once");
 }

@@ -1,7 +1,7 @@
 //! A real proxy for TCP that cuts connections when it is told to: at random byte counts, or now.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use proto::entropy::{Entropy as _, SeededEntropy};
@@ -24,6 +24,11 @@ struct Shared {
     left: AtomicU64,
     spacing: Mutex<Option<(SeededEntropy, u64)>>,
     cuts: AtomicU64,
+    /// What the server says is swallowed.
+    muted: AtomicBool,
+    /// Bytes until one is changed; `u64::MAX` for never.
+    until_flip: AtomicU64,
+    flips: AtomicU64,
 }
 
 impl Proxy {
@@ -36,6 +41,9 @@ impl Proxy {
             left: AtomicU64::new(u64::MAX),
             spacing: Mutex::new(None),
             cuts: AtomicU64::new(0),
+            muted: AtomicBool::new(false),
+            until_flip: AtomicU64::new(u64::MAX),
+            flips: AtomicU64::new(0),
         });
         let tasks = TaskGroup::new();
         tasks.spawn("accept", accept(listener, Arc::clone(&shared), tasks.clone()));
@@ -67,6 +75,21 @@ impl Proxy {
         self.shared.cuts.load(Ordering::SeqCst)
     }
 
+    /// From now on swallows what the server says, or no longer does.
+    pub(crate) fn mute(&self, muted: bool) {
+        self.shared.muted.store(muted, Ordering::SeqCst);
+    }
+
+    /// Changes one bit of the byte that passes after so many others, in whichever direction.
+    pub(crate) fn flip_after(&self, bytes: u64) {
+        self.shared.until_flip.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Number of bits changed so far.
+    pub(crate) fn flips(&self) -> u64 {
+        self.shared.flips.load(Ordering::SeqCst)
+    }
+
     /// Cuts every connection there is now.
     pub(crate) fn cut(&self) {
         self.shared.cut_all();
@@ -91,6 +114,22 @@ impl Shared {
         if let Some((entropy, bytes)) = &*self.spacing.lock().unwrap() {
             entropy.fill(&mut random);
             self.left.store(1 + u64::from_be_bytes(random) % bytes, Ordering::SeqCst);
+        }
+    }
+
+    /// Changes one of these bytes if it is its turn.
+    fn disturb(&self, bytes: &mut [u8]) {
+        let count = bytes.len() as u64;
+        let next = |until: u64| match until {
+            u64::MAX => None,
+            until if until < count => Some(u64::MAX),
+            until => Some(until - count),
+        };
+        if let Ok(at) = self.until_flip.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next)
+            && let Some(byte) = usize::try_from(at).ok().and_then(|at| bytes.get_mut(at))
+        {
+            *byte ^= 0x10;
+            self.flips.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -125,8 +164,8 @@ async fn connection(client: TcpStream, shared: Arc<Shared>, cut: CancellationTok
     let (from_server, to_server) = server.into_split();
     let both = async {
         tokio::select! {
-            () = copy(from_client, to_server, &shared) => {}
-            () = copy(from_server, to_client, &shared) => {}
+            () = copy(from_client, to_server, &shared, false) => {}
+            () = copy(from_server, to_client, &shared, true) => {}
         }
     };
     if cut.run_until_cancelled(both).await.is_none() {
@@ -135,9 +174,13 @@ async fn connection(client: TcpStream, shared: Arc<Shared>, cut: CancellationTok
 }
 
 /// Copies until one side ends, or a cut is due.
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, shared: &Shared) {
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, shared: &Shared, answers: bool) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if answers && shared.muted.load(Ordering::SeqCst) {
+            continue;
+        }
+        shared.disturb(&mut buffer[..count]);
         let allowed = shared.allow(count as u64);
         let pass = usize::try_from(allowed).unwrap();
         if to.write_all(&buffer[..pass]).await.is_err() {
