@@ -3,13 +3,11 @@
 //! [`ACCESS`] names every method; one that it does not name is not served. All tokens are rows of one layer, found by
 //! key id and recognised by a hash (I18), so a token that was rotated away or whose tenant is gone is unknown at once.
 
-use std::sync::Arc;
-
 use proto::ids::{NodeId, TenantId};
 use proto::token::{Token, TokenKeyId, TokenKind};
 
 use crate::error::MetadataError;
-use crate::store::engine::Engine;
+use crate::service::Service;
 use crate::store::keys;
 use crate::store::records::{Holder, TokenRecord};
 use crate::store::rows::load;
@@ -112,13 +110,13 @@ pub fn bearer<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Token, M
 /// Recognises tokens.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
-    engine: Arc<dyn Engine>,
+    service: Service,
 }
 
 impl Authenticator {
-    /// By the rows of this engine.
-    pub fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine }
+    /// By this service's rows.
+    pub fn new(service: Service) -> Self {
+        Self { service }
     }
 
     /// Whose token it is.
@@ -126,7 +124,8 @@ impl Authenticator {
     /// # Errors
     /// [`MetadataError::TokenInvalid`] for an unknown one, and for a known one of another kind than it says.
     pub async fn principal(&self, token: &Token) -> Result<Principal, MetadataError> {
-        let record: Option<TokenRecord> = load(self.engine.as_ref(), &keys::token(token.key_id)).await?;
+        let record = load(self.service.engine(), &keys::token(token.key_id)).await;
+        let record: Option<TokenRecord> = self.service.watch(record.map_err(MetadataError::from))?;
         let record = record.filter(|record| token.matches(&record.secret_sha256)).ok_or(MetadataError::TokenInvalid)?;
         match (record.holder, token.kind) {
             (Holder::Admin, TokenKind::Admin) => Ok(Principal::Admin),

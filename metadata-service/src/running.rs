@@ -127,7 +127,7 @@ async fn start_on(
         entropy: Arc::clone(&deps.entropy),
         tasks: tasks.clone(),
     });
-    let (health, router) = router(&service, &engine).await?;
+    let (health, router) = router(&service).await?;
     let stop_serving = CancellationToken::new();
     let served = serve(&tasks, router, listener, stop_serving.clone(), config.drain);
     let schedule = Schedule { interval: Some(config.tuning.sweep_interval) };
@@ -151,8 +151,8 @@ async fn load_nodes(engine: &dyn Engine, registry: &Registry, folder: &Path) -> 
     Ok(())
 }
 
-async fn router(service: &Service, engine: &Arc<dyn Engine>) -> Result<(Health, Router), StartError> {
-    let authenticator = Authenticator::new(Arc::clone(engine));
+async fn router(service: &Service) -> Result<(Health, Router), StartError> {
+    let authenticator = Authenticator::new(service.clone());
     let (health, health_server) = Health::new().await;
     let router = transport::server()
         .add_service(health_server)

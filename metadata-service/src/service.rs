@@ -160,7 +160,7 @@ impl Service {
     }
 
     /// Passes an outcome on, and ends all writes if it tells of damage.
-    fn watch<T>(&self, outcome: Result<T, MetadataError>) -> Result<T, MetadataError> {
+    pub(crate) fn watch<T>(&self, outcome: Result<T, MetadataError>) -> Result<T, MetadataError> {
         self.shared.fail_stop.watch(outcome)
     }
 
@@ -228,5 +228,7 @@ impl FailStop {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

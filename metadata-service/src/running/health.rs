@@ -64,10 +64,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use proto::entropy::SeededEntropy;
-    use proto::ids::ClusterId;
-    use proto::runtime::{SystemClock, transport};
-    use proto::secret::SecretKey;
+    use proto::runtime::{ManualClock, transport};
     use tokio_util::sync::CancellationToken;
     use tonic::transport::Endpoint;
     use tonic_health::pb::HealthCheckRequest;
@@ -75,36 +72,9 @@ mod tests {
     use tonic_health::pb::health_client::HealthClient;
 
     use super::*;
-    use crate::config::Tuning;
-    use crate::nodes::Registry;
-    use crate::service::{Cluster, Parts};
-    use crate::store::engine::{Batch, Decision, EngineExt as _};
+    use crate::service::testing;
     use crate::store::keys;
     use crate::store::memory::MemoryEngine;
-    use crate::store::rows::RowError;
-
-    fn service(tasks: &TaskGroup) -> Service {
-        let entropy = Arc::new(SeededEntropy::new(1));
-        let secret = SecretKey::generate(entropy.as_ref());
-        Service::new(Parts {
-            engine: Arc::new(MemoryEngine::new()),
-            cluster: Cluster { id: ClusterId::generate(1, entropy.as_ref()), secret: secret.clone(), epoch: 1 },
-            tuning: Tuning::default(),
-            registry: Arc::new(Registry::new(secret, Duration::from_secs(30))),
-            clock: Arc::new(SystemClock),
-            entropy,
-            tasks: tasks.clone(),
-        })
-    }
-
-    async fn damage(service: &Service) {
-        let tenant = "posts".parse().unwrap();
-        let mut batch = Batch::default();
-        batch.put(keys::tenant(&tenant), b"no record".to_vec());
-        let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: false }, ())));
-        put.await.unwrap();
-        service.get_tenant(&tenant).await.unwrap_err();
-    }
 
     #[tokio::test]
     async fn i19_health_goes_off_for_good_when_no_writes_are_taken() {
@@ -124,9 +94,11 @@ mod tests {
         for name in ["", METADATA, CLUSTER] {
             assert_eq!(ask(name).await, Status::Serving, "{name}");
         }
-        let service = service(&tasks);
+        let service = testing::service(Arc::new(MemoryEngine::new()), Arc::new(ManualClock::at(1)));
         let following = tasks.spawn("health", health.follow(service.clone(), tasks.clone()));
-        damage(&service).await;
+        let tenant = "posts".parse().unwrap();
+        testing::damage(&service, keys::tenant(&tenant)).await;
+        service.get_tenant(&tenant).await.unwrap_err();
         following.await.unwrap();
         for name in ["", METADATA, CLUSTER] {
             assert_eq!(ask(name).await, Status::NotServing, "{name}");

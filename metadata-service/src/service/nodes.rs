@@ -79,17 +79,19 @@ impl Service {
         Ok(Joined { cluster: cluster.id, key, token: tokens::of_node(&cluster.secret, node), beat: self.beat() })
     }
 
-    /// Notes a heartbeat; a new endpoint is made durable first.
+    /// Notes a heartbeat; a new endpoint is made durable, and only then told to clients.
     ///
     /// # Errors
     /// [`MetadataError`].
     pub async fn heartbeat(&self, node: NodeId, endpoint: String, report: Report) -> Result<Beat, MetadataError> {
+        if !self.registry().heard(node, self.now_ms(), report) {
+            return Err(MetadataError::missing("node"));
+        }
         if self.registry().endpoint(node).is_some_and(|known| known != endpoint) {
             let record = self.decide(move |view, _context| usecases::move_to(view, node, &endpoint)).await?;
             self.registry().put(node, record);
         }
-        let known = self.registry().heard(node, self.now_ms(), report);
-        if known { Ok(self.beat()) } else { Err(MetadataError::missing("node")) }
+        Ok(self.beat())
     }
 
     /// See [`usecases::describe_chunk`].

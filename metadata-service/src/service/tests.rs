@@ -3,36 +3,24 @@ use std::pin::pin;
 use std::task::{Context as TaskContext, Waker};
 use std::time::Duration;
 
-use proto::entropy::SeededEntropy;
 use proto::error::{Classify as _, Reason};
 use proto::ids::TenantId;
 use proto::runtime::ManualClock;
 
+use super::testing::damage;
 use super::*;
 use crate::coordinator::request::RequestId;
 use crate::coordinator::tenants::RegisterTenant;
-use crate::store::engine::{Batch, Decision};
 use crate::store::faulty::LogFaults;
 use crate::store::keys::{self, RequestScope};
 use crate::store::memory::MemoryEngine;
 use crate::store::records::{Quota, TrafficClass};
-use crate::store::rows::RowError;
 use crate::store::sled::{SledEngine, SledOptions};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn service(engine: Arc<dyn Engine>) -> Service {
-    let entropy = Arc::new(SeededEntropy::new(1));
-    let secret = SecretKey::generate(entropy.as_ref());
-    Service::new(Parts {
-        engine,
-        cluster: Cluster { id: ClusterId::generate(1, entropy.as_ref()), secret: secret.clone(), epoch: 1 },
-        tuning: Tuning::default(),
-        registry: Arc::new(Registry::new(secret, Duration::from_secs(30))),
-        clock: Arc::new(ManualClock::at(1_700_000_000_000)),
-        entropy,
-        tasks: TaskGroup::new(),
-    })
+    testing::service(engine, Arc::new(ManualClock::at(1_700_000_000_000)))
 }
 
 fn register(tenant: &str) -> RegisterTenant {
@@ -74,10 +62,7 @@ async fn i19_a_damaged_record_is_refused_and_ends_all_writes_but_no_other_read()
     let service = service(Arc::new(MemoryEngine::new()));
     service.register_tenant(register("posts")).await.unwrap();
     service.register_tenant(register("images")).await.unwrap();
-    let mut batch = Batch::default();
-    batch.put(keys::tenant(&posts()), b"no record at all".to_vec());
-    let damage = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: false }, ())));
-    damage.await.unwrap();
+    damage(&service, keys::tenant(&posts())).await;
     service.register_tenant(register("before")).await.unwrap();
     assert_eq!(service.get_tenant(&posts()).await.unwrap_err().reason(), Reason::RecordCorrupt);
     let reason = stopped(&service).await;

@@ -1,12 +1,12 @@
 //! Expires uploads whose lease ran out, and forgets requests whose time is over.
 //!
-//! A pass looks at one page of each layer behind where the last one ended, so that a sweep is a row of bounded passes; the
-//! place is only a hint, and is lost at a restart. What is due is decided again in a commit of its own: an upload that was
-//! committed or renewed in between stays. A crash leaves uploads that the next sweep expires.
+//! A sweep goes through both layers once, in bounded passes of one page of each; how far it got is only a hint, and is lost
+//! at a restart. What is due is decided again in a commit of its own: an upload that was committed or renewed in between
+//! stays. A crash leaves uploads that the next sweep expires.
 //!
 //! Invariants: I7 (reservations and blocks of abandoned uploads are released), I11 (by commits that change both).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::runtime::worker::{Pass, Worker};
 
@@ -25,28 +25,59 @@ const ROWS_PER_PASS: usize = 256;
 #[derive(Debug)]
 pub struct UploadSweeper {
     service: Service,
-    place: Mutex<Place>,
+    sweep: Mutex<Sweep>,
 }
 
-/// Where the last pass ended; `None` at the beginning of a layer.
+/// How far the sweep has got in a layer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Start,
+    Behind(Vec<u8>),
+    End,
+}
+
+/// How far the sweep has got.
 #[derive(Debug, Clone, Default)]
-struct Place {
-    uploads: Option<Vec<u8>>,
-    requests: Option<Vec<u8>>,
+struct Sweep {
+    uploads: Place,
+    requests: Place,
 }
 
 impl UploadSweeper {
     /// Sweeps this service's rows.
     pub fn new(service: Service) -> Self {
-        Self { service, place: Mutex::default() }
+        Self { service, sweep: Mutex::default() }
     }
 
-    fn place(&self) -> Place {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn sweep(&self) -> MutexGuard<'_, Sweep> {
+        self.sweep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn page(&self, prefix: &[u8], after: Option<&[u8]>) -> Result<Page<Row>, MetadataError> {
-        page(self.service.engine(), KeyRange::prefix(prefix), after, ROWS_PER_PASS).await
+    async fn pass(&self) -> Result<Pass, MetadataError> {
+        let mut sweep = self.sweep().clone();
+        let mut pass = Pass::default();
+        let uploads = self.page(keys::UPLOADS, &mut sweep.uploads).await?;
+        self.expire(&uploads, &mut pass).await?;
+        let requests = self.page(keys::REQUESTS, &mut sweep.requests).await?;
+        self.forget(&requests, &mut pass).await?;
+        // A layer that is through waits for the other, else two long ones would take turns for ever.
+        pass.more = (&sweep.uploads, &sweep.requests) != (&Place::End, &Place::End);
+        *self.sweep() = if pass.more { sweep } else { Sweep::default() };
+        Ok(pass)
+    }
+
+    /// The next page of a layer; none behind its end.
+    async fn page(&self, prefix: &[u8], place: &mut Place) -> Result<Vec<Row>, MetadataError> {
+        let after = match place {
+            Place::Start => None,
+            Place::Behind(key) => Some(key.as_slice()),
+            Place::End => return Ok(Vec::new()),
+        };
+        let Page { entries, next } =
+            page(self.service.engine(), KeyRange::prefix(prefix), after, ROWS_PER_PASS).await?;
+        *place = next.map_or(Place::End, Place::Behind);
+        Ok(entries)
     }
 
     async fn expire(&self, rows: &[Row], pass: &mut Pass) -> Result<(), MetadataError> {
@@ -89,14 +120,82 @@ impl Worker for UploadSweeper {
     }
 
     async fn run_once(&self) -> Result<Pass, MetadataError> {
-        let place = self.place();
-        let uploads = self.page(keys::UPLOADS, place.uploads.as_deref()).await?;
-        let requests = self.page(keys::REQUESTS, place.requests.as_deref()).await?;
-        let mut pass = Pass { more: uploads.next.is_some() || requests.next.is_some(), ..Pass::default() };
-        self.expire(&uploads.entries, &mut pass).await?;
-        self.forget(&requests.entries, &mut pass).await?;
-        let next = Place { uploads: uploads.next, requests: requests.next };
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(pass)
+        self.service.watch(self.pass().await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use proto::checksum::Sha256;
+    use proto::ids::TenantId;
+    use proto::runtime::ManualClock;
+
+    use super::*;
+    use crate::coordinator::request::RequestId;
+    use crate::coordinator::start::StartUpload;
+    use crate::coordinator::tenants::RegisterTenant;
+    use crate::service::testing;
+    use crate::store::keys::RequestScope;
+    use crate::store::memory::MemoryEngine;
+    use crate::store::records::{Description, Quota, TrafficClass, UsageRecord};
+
+    fn service(clock: &Arc<ManualClock>) -> Service {
+        testing::service(Arc::new(MemoryEngine::new()), Arc::clone(clock))
+    }
+
+    /// Opens uploads of empty blobs, the first ones under a request id.
+    async fn open(service: &Service, uploads: usize, with_request: usize) {
+        let request = |id: String| RequestId { scope: RequestScope::Admin, id };
+        let tenant: TenantId = "posts".parse().unwrap();
+        let (quota, traffic_class) = (Quota::default(), TrafficClass::Silver);
+        let register = RegisterTenant { tenant: tenant.clone(), request: request(String::new()), quota, traffic_class };
+        service.register_tenant(register).await.unwrap();
+        for n in 0..uploads {
+            let id = if n < with_request { n.to_string() } else { String::new() };
+            let (tenant, description) = (tenant.clone(), Description::default());
+            let start = StartUpload { tenant, request: request(id), description, declared_bytes: Some(0) };
+            service.start_upload(start).await.unwrap();
+        }
+    }
+
+    async fn sweep(sweeper: &UploadSweeper) -> (u64, u64) {
+        let (mut passes, mut changed) = (0, 0);
+        loop {
+            let pass = sweeper.run_once().await.unwrap();
+            assert!(pass.examined <= 2 * ROWS_PER_PASS as u64, "a pass is bounded");
+            (passes, changed) = (passes + 1, changed + pass.changed);
+            if !pass.more {
+                return (passes, changed);
+            }
+            assert!(passes < 100, "a sweep ends");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sweep_goes_once_through_layers_of_different_length_and_ends() {
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let service = service(&clock);
+        open(&service, 3 * ROWS_PER_PASS - 1, ROWS_PER_PASS + 1).await;
+        let sweeper = UploadSweeper::new(service.clone());
+        assert_eq!(sweep(&sweeper).await, (3, 0), "nothing is due");
+        clock.advance(Duration::from_secs(3600));
+        assert_eq!(sweep(&sweeper).await, (3, 3 * ROWS_PER_PASS as u64 - 1), "every lease has run out");
+        let tenant = service.get_tenant(&"posts".parse().unwrap()).await.unwrap();
+        assert_eq!(tenant.usage, UsageRecord::default());
+        clock.advance(Duration::from_secs(23 * 3600));
+        assert_eq!(sweep(&sweeper).await, (3, ROWS_PER_PASS as u64 + 1), "every request's day is over");
+        assert_eq!(sweep(&sweeper).await, (3, 0));
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_stops_the_pass_and_all_writes() {
+        let service = service(&Arc::new(ManualClock::at(1)));
+        testing::damage(&service, [keys::UPLOADS, Sha256::of(b"").as_bytes()].concat()).await;
+        let sweeper = UploadSweeper::new(service.clone());
+        assert!(matches!(sweeper.run_once().await, Err(MetadataError::Corrupt(_))));
+        assert!(service.read_only_reason().is_some());
     }
 }
