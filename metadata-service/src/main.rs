@@ -25,7 +25,7 @@ struct Args {
     #[arg(long, env = "MINI_TECTONIC_STORAGE", value_name = "FOLDER", default_value = "./storage")]
     storage: PathBuf,
     /// Where to listen; port 0 picks a free one
-    #[arg(long, env = "MINI_TECTONIC_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    #[arg(long, env = "MINI_TECTONIC_METADATA_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     listen: SocketAddr,
     /// How long calls may go on after Ctrl-C or SIGTERM
     #[arg(long, env = "MINI_TECTONIC_DRAIN", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
@@ -45,8 +45,8 @@ Example, with a chunk service beside it:
   metadata-service --storage /srv/tectonic --listen 127.0.0.1:50051
   chunk-service --storage /srv/tectonic --listen 127.0.0.1:50052 --metadata http://127.0.0.1:50051
 
-It stops on Ctrl-C and SIGTERM, with exit code 0 when every call ended within --drain, else 1.
-A wrong command line ends with exit code 2.";
+It stops on Ctrl-C and SIGTERM with exit code 0; calls that do not end within --drain are cut, which loses nothing that
+was acknowledged. A wrong command line ends with exit code 2, anything else that ends it with 1.";
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -56,15 +56,14 @@ fn main() -> ExitCode {
         Err(error) => return complain(&anyhow::Error::new(error).context("cannot start the runtime")),
     };
     match runtime.block_on(run(args)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error),
     }
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a process that could not do its work")]
 fn complain(error: &anyhow::Error) -> ExitCode {
-    eprintln!("metadata-service: {error:#}");
+    eprintln!("error: {error:#}");
     ExitCode::FAILURE
 }
 
@@ -73,8 +72,7 @@ fn announce(endpoint: &str) {
     println!("ready metadata={endpoint}");
 }
 
-/// Returns whether the end was clean.
-async fn run(args: Args) -> anyhow::Result<bool> {
+async fn run(args: Args) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let listener = transport::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -87,9 +85,7 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         _ = terminate.recv() => None,
         reason = running.failed() => Some(reason),
     };
-    let clean = running.shutdown().await;
-    match failure {
-        Some(reason) => anyhow::bail!(reason),
-        None => Ok(clean),
-    }
+    // Says in the log whether calls had to be cut.
+    running.shutdown().await;
+    failure.map_or(Ok(()), |reason| Err(anyhow::anyhow!(reason)))
 }

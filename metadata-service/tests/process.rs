@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 fn program(storage: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_metadata-service"));
     command.arg("--storage").arg(storage).args(["--listen", "127.0.0.1:0"]).args(arguments);
-    command.env_remove("MINI_TECTONIC_STORAGE").env_remove("MINI_TECTONIC_LISTEN");
+    command.env_remove("MINI_TECTONIC_STORAGE").env_remove("MINI_TECTONIC_METADATA_LISTEN");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
@@ -82,7 +82,7 @@ async fn help_explains_and_wrong_flags_end_with_two() {
     let output = program(folder.path(), &["--help"]).output().await.unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    for said in ["--storage", "MINI_TECTONIC_LISTEN", "--upload-lease", "join.token", "Example", "exit code"] {
+    for said in ["--storage", "MINI_TECTONIC_METADATA_LISTEN", "--upload-lease", "join.token", "Example", "exit code"] {
         assert!(help.contains(said), "{said} is missing in\n{help}");
     }
     for wrong in [["--listen", "nowhere"], ["--upload-lease", "soon"], ["--block-bytes", "much"], ["--nonsense", "x"]] {
