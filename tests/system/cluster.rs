@@ -192,7 +192,7 @@ impl Cluster {
     }
 
     pub(crate) fn client(&self, token: &str) -> Client {
-        Client::new(ClientConfig::new(&self.metadata_endpoint()).with_token(token)).unwrap()
+        Client::new(ClientConfig::new(self.metadata_endpoint()).with_token(token)).unwrap()
     }
 
     /// Registers a tenant and returns a client with its token.

@@ -5,8 +5,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     reason = "tests may stop at the first surprise"
 )]
