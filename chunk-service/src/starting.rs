@@ -38,13 +38,8 @@ use crate::time::NodeTime;
 const FIRST_HEARTBEAT_WITHIN: Duration = Duration::from_secs(1);
 /// Pause between two first heartbeats.
 const FIRST_HEARTBEAT_PAUSE: Duration = Duration::from_millis(100);
-/// What reflection lists.
-const SERVED: [&str; 4] = [
-    SERVICE_NAME,
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-];
+/// What is served besides reflection, which lists itself.
+const SERVED: [&str; 2] = [SERVICE_NAME, "grpc.health.v1.Health"];
 
 /// What a service takes from its surroundings.
 #[derive(Debug, Clone)]

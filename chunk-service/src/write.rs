@@ -103,6 +103,7 @@ pub(crate) async fn run(
     let sink = node.store.begin(&mut claim, &grant.tenant, grant.place, offset, opening.size_bytes).await?;
     let mut stream = Stream { claim, sink, source, timers, max_bytes, gone };
     stream.tell_received();
+    stream.timers.progress();
     let end = stream.receive(opening.frame).await;
     let Stream { claim, sink, .. } = stream;
     match end {
@@ -217,7 +218,7 @@ impl<S: FrameSource> Stream<S> {
     async fn next(&mut self) -> Result<Option<Frame>, End> {
         loop {
             let nudge = Instant::now() + NUDGE;
-            let has_bytes = self.sink.is_idle_with_bytes();
+            let has_waiting = self.sink.has_waiting();
             tokio::select! {
                 biased;
                 () = self.claim.stop().cancelled() => return Err(End::Left(ChunkError::TakenOver)),
@@ -227,7 +228,7 @@ impl<S: FrameSource> Stream<S> {
                     SourceError::Invalid(error) => error,
                 })),
                 error = self.timers.cut() => return Err(End::Left(error)),
-                () = sleep_until(nudge), if has_bytes => {}
+                () = sleep_until(nudge), if has_waiting => {}
             }
             self.sink.nudge().await.map_err(End::Failed)?;
         }
@@ -237,9 +238,10 @@ impl<S: FrameSource> Stream<S> {
     async fn take(&mut self, frame: Frame) -> Result<Option<Finish>, End> {
         self.check(&frame).map_err(End::Left)?;
         if !frame.bytes.is_empty() {
-            self.timers.progress();
             self.sink.push(frame.bytes).await.map_err(End::Failed)?;
             self.tell_received();
+            // After the push: what the disk takes is not the client's silence.
+            self.timers.progress();
         }
         Ok(frame.finish)
     }

@@ -19,6 +19,7 @@ use proto::capability::ChunkBinding;
 use proto::checksum::{ChunkHasher, ChunkSums};
 use proto::ids::ChunkId;
 use proto::limits::{FRAME_BYTES, MIB};
+use rustix::io::Errno;
 
 use super::chk::{CHK_BYTES_MAX, Chk};
 use super::disk::{Disk, DiskFile};
@@ -67,20 +68,27 @@ pub(crate) fn same_place(a: &ChunkBinding, b: &ChunkBinding) -> bool {
 /// Looks for a chunk.
 ///
 /// # Errors
-/// When the folder cannot be looked into. A checksum file that cannot be read counts as damaged.
-pub(crate) fn look_up(disk: &dyn Disk, place: &ChunkBinding) -> io::Result<Found> {
-    let file = disk.open(&blob_name(place.chunk))?;
-    let chk = disk.open(&chk_name(place.chunk))?;
+/// When a file cannot be opened; a checksum file that cannot be read counts as damaged.
+pub(crate) fn look_up(disk: &dyn Disk, place: &ChunkBinding) -> Result<Found, ChunkError> {
+    let file = disk.open(&blob_name(place.chunk)).map_err(open_failed)?;
+    let chk = disk.open(&chk_name(place.chunk)).map_err(open_failed)?;
     let (file, chk) = match (file, chk) {
         (None, None) => return Ok(Found::Nothing),
         (Some(file), Some(chk)) => (file, read_chk(chk.as_ref())),
         (Some(_), None) | (None, Some(_)) => return Ok(Found::Leftover),
     };
     match chk {
-        Some(chk) if same_place(&chk.binding, place) && file.size()? == chk.sums.size_bytes => {
+        Some(chk) if same_place(&chk.binding, place) && file.size().is_ok_and(|size| size == chk.sums.size_bytes) => {
             Ok(Found::Complete(Pair { file, chk }))
         }
         Some(_) | None => Ok(Found::Leftover),
+    }
+}
+
+fn open_failed(source: io::Error) -> ChunkError {
+    match Errno::from_io_error(&source) {
+        Some(Errno::MFILE | Errno::NFILE) => ChunkError::Overloaded("open files"),
+        Some(_) | None => ChunkError::Io { action: "open a chunk", source },
     }
 }
 

@@ -36,8 +36,7 @@ impl ChunkStore {
 
     pub(crate) async fn find(&self, place: ChunkBinding) -> Result<Found, ChunkError> {
         let disk = Arc::clone(&self.disk);
-        let found = self.blocking.run(move || durable::look_up(disk.as_ref(), &place)).await?;
-        found.map_err(ChunkError::io("look for a chunk"))
+        self.blocking.run(move || durable::look_up(disk.as_ref(), &place)).await?
     }
 
     pub(crate) async fn confirmed(&self, place: ChunkBinding, pair: Pair) -> Result<Option<Pair>, ChunkError> {

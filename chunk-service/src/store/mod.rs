@@ -17,6 +17,10 @@ pub(crate) mod open_write;
 pub(crate) mod reading;
 pub(crate) mod sessions;
 pub(crate) mod sink;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod writing;
 
 use std::fmt;
@@ -153,6 +157,13 @@ impl ChunkStore {
         let Some(write) = claim.take() else { return Ok(()) };
         let disk = Arc::clone(&self.disk);
         self.blocking.run(move || durable::discard(disk.as_ref(), write.binding.chunk)).await
+    }
+
+    /// Whether nothing is open, waits or is held in memory.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        let all = usize::try_from(Tuning::default().write_buffers).unwrap();
+        self.sessions.is_empty() && self.budget.available_permits() == all
     }
 
     fn sink_shared(&self) -> SinkShared {

@@ -93,17 +93,17 @@ impl Sink {
         Ok(())
     }
 
-    /// Whether bytes wait to be handed over although nothing is being written.
-    pub(crate) fn is_idle_with_bytes(&self) -> bool {
-        self.batch.bytes > 0 && self.is_free()
+    /// Whether bytes wait to be handed over.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.batch.bytes > 0
     }
 
-    /// Starts to write what is there, when nothing else is being written.
+    /// Starts to write what waits, unless something else is being written.
     ///
     /// # Errors
     /// As [`Sink::push`].
     pub(crate) async fn nudge(&mut self) -> Result<(), ChunkError> {
-        if self.is_idle_with_bytes() { self.hand_over().await } else { Ok(()) }
+        if self.has_waiting() && self.is_free() { self.hand_over().await } else { Ok(()) }
     }
 
     /// Waits until the batch that is being written is, and returns the write together with what is still to be written.

@@ -86,7 +86,7 @@ impl ChunkStore {
     /// Looks for the chunk and, when nothing of it is there, makes its file, in one job.
     async fn start(&self, place: ChunkBinding, announced: Option<u64>) -> Result<Start, ChunkError> {
         let (disk, latch, low_watermark) = (Arc::clone(&self.disk), self.latch.clone(), self.low_watermark);
-        let job = move || match durable::look_up(disk.as_ref(), &place).map_err(ChunkError::io("look for a chunk"))? {
+        let job = move || match durable::look_up(disk.as_ref(), &place)? {
             Found::Nothing => {
                 durable::create(disk.as_ref(), &latch, place.chunk, announced, low_watermark).map(Start::Fresh)
             }

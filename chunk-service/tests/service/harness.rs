@@ -33,7 +33,8 @@ pub(crate) async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool)
 
 /// A service with its surroundings.
 pub(crate) struct World {
-    pub(crate) folder: tempfile::TempDir,
+    /// Removed with the world.
+    _folder: tempfile::TempDir,
     pub(crate) peer: Peer,
     pub(crate) metadata: Option<Listening>,
     pub(crate) running: Option<Running>,
@@ -62,7 +63,7 @@ impl World {
         config.metadata = format!("http://{}", metadata.address);
         config.drain = Duration::from_secs(5);
         config.tuning.chunk_low_watermark = 0;
-        let world = Self { folder, peer, metadata: Some(metadata), running: None, config };
+        let world = Self { _folder: folder, peer, metadata: Some(metadata), running: None, config };
         std::fs::create_dir_all(&world.config.storage).unwrap();
         let token = world.peer.state().join.expose();
         std::fs::write(world.config.storage.join("join.token"), format!("{}\n", token.as_str())).unwrap();

@@ -10,5 +10,10 @@
 )]
 
 mod basics;
+mod frames;
 mod harness;
+mod lifecycle;
 mod peer;
+mod permission;
+mod process;
+mod streams;

@@ -1,0 +1,5 @@
+//! Disks for tests: one that fails on demand, one that loses what was not synced, and a world around a store.
+
+pub(crate) mod crash_disk;
+pub(crate) mod faulty_disk;
+pub(crate) mod world;

@@ -1,0 +1,201 @@
+//! A store with everything around it, in memory, and the calls that a stream would make.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use proto::capability::{ChunkBinding, ReadClaims};
+use proto::checksum::{ChunkHasher, ChunkSums};
+use proto::entropy::SeededEntropy;
+use proto::ids::{BlobId, BlockId, ChunkId};
+use proto::runtime::TaskGroup;
+use tokio_util::sync::CancellationToken;
+
+use super::crash_disk::CrashDisk;
+use super::faulty_disk::{Controller, FaultyDisk};
+use crate::blocking::Blocking;
+use crate::config::Tuning;
+use crate::error::ChunkError;
+use crate::store::durable::{blob_name, chk_name};
+use crate::store::reading::Range;
+use crate::store::sessions::Claim;
+use crate::store::sink::Sink;
+use crate::store::writing::Stated;
+use crate::store::{ChunkStore, Describe, Described};
+
+pub(crate) const ALL: Range = Range { offset: 0, limit: None };
+
+/// What the metadata would say.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    held: Mutex<HashMap<ChunkId, Described>>,
+    unreachable: Mutex<bool>,
+}
+
+impl Oracle {
+    pub(crate) fn set(&self, chunk: ChunkId, described: Described) {
+        self.held.lock().unwrap().insert(chunk, described);
+    }
+
+    pub(crate) fn seal(&self, place: ChunkBinding, bytes: &[u8]) {
+        self.set(place.chunk, Described::Sealed(place, claims(bytes)));
+    }
+
+    pub(crate) fn set_unreachable(&self, unreachable: bool) {
+        *self.unreachable.lock().unwrap() = unreachable;
+    }
+}
+
+impl Describe for Oracle {
+    fn describe(&self, chunk: ChunkId) -> BoxFuture<'_, Result<Described, ChunkError>> {
+        let answer = if *self.unreachable.lock().unwrap() {
+            Err(ChunkError::MetadataUnreachable(None))
+        } else {
+            Ok(self.held.lock().unwrap().get(&chunk).copied().unwrap_or(Described::Unknown))
+        };
+        std::future::ready(answer).boxed()
+    }
+}
+
+/// The world.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) disk: CrashDisk,
+    pub(crate) faults: Controller,
+    pub(crate) oracle: Arc<Oracle>,
+    pub(crate) store: Arc<ChunkStore>,
+    pub(crate) broken: CancellationToken,
+    tasks: TaskGroup,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::on(CrashDisk::new(), Arc::default())
+    }
+
+    fn on(disk: CrashDisk, oracle: Arc<Oracle>) -> Self {
+        let (faults, tasks) = (Controller::default(), TaskGroup::new());
+        let faulty = Arc::new(FaultyDisk::new(Arc::new(disk.clone()), faults.clone()));
+        let tuning = Tuning { chunk_low_watermark: 0, stream_stall: Duration::from_secs(30), ..Tuning::default() };
+        let blocking = Blocking::new(tuning.disk_threads, tasks.broken_signal());
+        let store = ChunkStore::new(faulty, Arc::clone(&oracle) as _, blocking, &tuning, &tasks);
+        Self { disk, faults, oracle, store: Arc::new(store), broken: tasks.broken_signal(), tasks }
+    }
+
+    /// Waits until nothing happens in the background any more.
+    pub(crate) async fn settle(&mut self) {
+        assert!(self.tasks.shutdown(Duration::from_secs(60)).await);
+        assert!(!self.broken.is_cancelled());
+    }
+
+    /// A restart that finishes what is under way.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.settle().await;
+        self.store.close().await.unwrap();
+        Self::on(self.disk, self.oracle)
+    }
+
+    /// A restart after power was lost.
+    pub(crate) async fn crash(mut self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        self.settle().await;
+        drop(self.store);
+        self.disk.crash(choose);
+        Self::on(self.disk, self.oracle)
+    }
+
+    /// Begins a write that the metadata has planned, unless it knows more of the chunk.
+    pub(crate) async fn begin(&self, place: ChunkBinding, offset: u64) -> Result<(Claim, Sink), ChunkError> {
+        self.oracle.held.lock().unwrap().entry(place.chunk).or_insert(Described::Open);
+        let mut claim = self.store.claim_for_write(&place, offset).await?;
+        let tenant = "posts".parse().unwrap();
+        let sink = self.store.begin(&mut claim, &tenant, place, offset, None).await?;
+        Ok((claim, sink))
+    }
+
+    /// Writes a whole chunk in frames of this size.
+    pub(crate) async fn put_framed(
+        &self,
+        place: ChunkBinding,
+        bytes: &[u8],
+        from: usize,
+        frame: usize,
+    ) -> Result<ChunkSums, ChunkError> {
+        let (claim, mut sink) = self.begin(place, from as u64).await?;
+        for part in bytes[from..].chunks(frame) {
+            if let Err(error) = sink.push(Bytes::copy_from_slice(part)).await {
+                self.store.give_up(&claim, sink.is_comparison()).await?;
+                return Err(error);
+            }
+        }
+        self.store.complete(claim, sink, Stated::default()).await
+    }
+
+    pub(crate) async fn put(&self, place: ChunkBinding, bytes: &[u8]) -> Result<ChunkSums, ChunkError> {
+        self.put_framed(place, bytes, 0, 256 * 1024).await
+    }
+
+    /// Writes a chunk's first bytes and loses the stream.
+    pub(crate) async fn put_part(&self, place: ChunkBinding, from: u64, part: &[u8]) -> Result<(), ChunkError> {
+        let (claim, mut sink) = self.begin(place, from).await?;
+        sink.push(Bytes::copy_from_slice(part)).await?;
+        self.store.park(claim, sink).await
+    }
+
+    /// Writes a chunk and seals it in the metadata.
+    pub(crate) async fn put_sealed(&self, place: ChunkBinding, bytes: &[u8]) {
+        self.put(place, bytes).await.unwrap();
+        self.oracle.seal(place, bytes);
+    }
+
+    /// Reads a range with permission to read these bytes.
+    pub(crate) async fn get(&self, place: ChunkBinding, bytes: &[u8], range: Range) -> Result<Vec<u8>, ChunkError> {
+        let (mut reader, mut frame) = self.store.open_range(place, claims(bytes), range, 256 * 1024).await?;
+        let mut read = Vec::new();
+        while let Some(part) = frame {
+            assert_eq!(part.offset, range.offset + read.len() as u64);
+            read.extend_from_slice(&part.bytes);
+            (reader, frame) = self.store.next_frame(reader).await?;
+        }
+        Ok(read)
+    }
+}
+
+/// The place of a chunk that tests number.
+pub(crate) fn place(number: u64) -> ChunkBinding {
+    let entropy = SeededEntropy::new(number);
+    ChunkBinding {
+        chunk: ChunkId::generate(1, &entropy),
+        block: BlockId::generate(1, &entropy),
+        blob: BlobId::generate(1, &entropy),
+        shard_index: 0,
+        shard_count: 1,
+        generation: 1,
+        epoch: 1,
+        sequence: 42,
+    }
+}
+
+pub(crate) fn blob(place: &ChunkBinding) -> String {
+    blob_name(place.chunk)
+}
+
+pub(crate) fn chk(place: &ChunkBinding) -> String {
+    chk_name(place.chunk)
+}
+
+pub(crate) fn claims(bytes: &[u8]) -> ReadClaims {
+    let mut hasher = ChunkHasher::default();
+    hasher.update(bytes);
+    let sums = hasher.finish();
+    ReadClaims { size_bytes: sums.size_bytes, sha256: sums.sha256, pieces_sha256: sums.pieces_sha256() }
+}
+
+/// Bytes that differ everywhere.
+pub(crate) fn pattern(size: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    proto::entropy::Entropy::fill(&SeededEntropy::new(seed), &mut bytes);
+    bytes
+}

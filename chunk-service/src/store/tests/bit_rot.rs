@@ -1,0 +1,121 @@
+//! Whatever happens to the files of a chunk, wrong bytes are never served, and what can be healed is.
+
+use super::super::testing::world::{ALL, World, blob, chk, pattern, place};
+use crate::error::ChunkError;
+use crate::store::reading::Range;
+
+#[tokio::test]
+async fn every_flipped_bit_of_a_small_blob_is_noticed_and_the_file_is_left_as_it_is() {
+    let (world, place, bytes) = (World::new(), place(1), pattern(61, 1));
+    world.put_sealed(place, &bytes).await;
+    for bit in 0..bytes.len() * 8 {
+        world.disk.damage(&blob(&place), |content| content[bit / 8] ^= 1 << (bit % 8));
+        let refused = world.get(place, &bytes, ALL).await;
+        assert!(matches!(refused, Err(ChunkError::Corrupt(_))), "bit {bit}: {refused:?}");
+        world.disk.damage(&blob(&place), |content| content[bit / 8] ^= 1 << (bit % 8));
+    }
+    assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn every_damaged_byte_and_every_truncation_of_a_checksum_file_is_healed() {
+    let (place, bytes) = (place(2), pattern(70_000, 2));
+    let mut world = World::new();
+    world.put_sealed(place, &bytes).await;
+    let sound = world.disk.bytes(&chk(&place)).unwrap();
+    for at in 0..sound.len() {
+        for cut in [false, true] {
+            let damage = |content: &mut Vec<u8>| if cut { content.truncate(at) } else { content[at] ^= 0x20 };
+            world.disk.damage(&chk(&place), damage);
+            assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes, "byte {at}");
+            world = world.restart().await;
+            assert_eq!(world.disk.bytes(&chk(&place)).as_ref(), Some(&sound), "byte {at} was healed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lost_checksum_file_is_served_without_the_metadata_and_healed_with_it() {
+    let (place, bytes) = (place(3), pattern(300_000, 3));
+    let mut world = World::new();
+    world.put_sealed(place, &bytes).await;
+    let sound = world.disk.bytes(&chk(&place)).unwrap();
+    world.disk.lose(&chk(&place));
+    world.oracle.set_unreachable(true);
+    assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes);
+    world = world.restart().await;
+    assert_eq!(world.disk.bytes(&chk(&place)), None, "without an answer the file is left alone");
+    world.oracle.set_unreachable(false);
+    assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes);
+    world.settle().await;
+    assert_eq!(world.disk.bytes(&chk(&place)), Some(sound));
+}
+
+#[tokio::test]
+async fn shortened_extended_and_lost_blobs_are_reported() {
+    let (world, place, bytes) = (World::new(), place(4), pattern(70_000, 4));
+    world.put_sealed(place, &bytes).await;
+    for length in [0, 1, 65_536, 69_999, 70_001] {
+        world.disk.damage(&blob(&place), |content| content.resize(length, 0));
+        let refused = world.get(place, &bytes, ALL).await;
+        assert!(matches!(refused, Err(ChunkError::Corrupt(_))), "{length} bytes: {refused:?}");
+        world.disk.damage(&blob(&place), |content| content.clone_from(&bytes));
+    }
+    world.disk.lose(&blob(&place));
+    assert!(matches!(world.get(place, &bytes, ALL).await, Err(ChunkError::Missing(_))));
+}
+
+#[tokio::test]
+async fn two_sound_pairs_that_were_swapped_are_both_refused() {
+    let (world, one, other) = (World::new(), place(5), place(6));
+    let (of_one, of_other) = (pattern(1_000, 5), pattern(1_000, 6));
+    world.put_sealed(one, &of_one).await;
+    world.put_sealed(other, &of_other).await;
+    world.disk.swap(&blob(&one), &blob(&other));
+    world.disk.swap(&chk(&one), &chk(&other));
+    assert!(matches!(world.get(one, &of_one, ALL).await, Err(ChunkError::Corrupt(_))));
+    assert!(matches!(world.get(other, &of_other, ALL).await, Err(ChunkError::Corrupt(_))));
+}
+
+#[tokio::test]
+async fn swapped_checksum_files_alone_are_healed() {
+    let (one, other) = (place(7), place(8));
+    let (of_one, of_other) = (pattern(1_000, 7), pattern(1_000, 8));
+    let mut world = World::new();
+    world.put_sealed(one, &of_one).await;
+    world.put_sealed(other, &of_other).await;
+    let sound = world.disk.bytes(&chk(&one));
+    world.disk.swap(&chk(&one), &chk(&other));
+    assert_eq!(world.get(one, &of_one, ALL).await.unwrap(), of_one);
+    assert_eq!(world.get(other, &of_other, ALL).await.unwrap(), of_other);
+    world.settle().await;
+    assert_eq!(world.disk.bytes(&chk(&one)), sound);
+}
+
+#[tokio::test]
+async fn a_damaged_piece_spoils_only_the_ranges_that_touch_it() {
+    let (world, place, bytes) = (World::new(), place(9), pattern(5 * 65_536, 9));
+    world.put_sealed(place, &bytes).await;
+    world.disk.damage(&blob(&place), |content| content[2 * 65_536 + 7] ^= 1);
+    for (offset, limit) in [(0, 131_072), (196_608, 131_072), (65_535, 2)] {
+        let range = Range { offset, limit: Some(limit) };
+        let from = usize::try_from(offset).unwrap();
+        let expected = &bytes[from..from + usize::try_from(limit).unwrap()];
+        assert_eq!(world.get(place, &bytes, range).await.unwrap(), expected);
+    }
+    for (offset, limit) in [(131_071, 2), (131_072, 1), (196_607, 1), (0, 327_680)] {
+        let refused = world.get(place, &bytes, Range { offset, limit: Some(limit) }).await;
+        assert!(matches!(refused, Err(ChunkError::Corrupt(_))), "from {offset}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_goes_wrong_once_is_repeated_past_the_cache() {
+    let (world, place, bytes) = (World::new(), place(10), pattern(70_000, 10));
+    world.put_sealed(place, &bytes).await;
+    // The first read is that of the checksum file, which is then summed up anew.
+    world.faults.rot_reads(2);
+    assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes);
+    world.faults.fail(super::super::testing::faulty_disk::Call::Read, 1, rustix::io::Errno::IO);
+    assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes);
+}

@@ -1,0 +1,96 @@
+//! Every state that a crash may leave of a short script: what was answered holds, what was not is settled by a repeat.
+
+use super::super::testing::world::{ALL, World, pattern, place};
+use crate::store::writing::WriteStatus;
+
+/// Runs `script` again and again, each time with other choices, until every combination was made.
+async fn in_every_way(most: usize, mut script: impl AsyncFnMut(&mut dyn FnMut(usize) -> usize)) -> usize {
+    let (mut path, mut runs): (Vec<(usize, usize)>, usize) = (Vec::new(), 0);
+    loop {
+        let mut depth = 0;
+        script(&mut |below| {
+            if depth == path.len() {
+                path.push((0, below));
+            }
+            depth += 1;
+            path[depth - 1].0
+        })
+        .await;
+        runs += 1;
+        while path.last().is_some_and(|(chosen, below)| chosen + 1 == *below) {
+            path.pop();
+        }
+        match path.last_mut() {
+            Some((chosen, _)) if runs < most => *chosen += 1,
+            Some(_) | None => return runs,
+        }
+    }
+}
+
+const BYTES: &[u8] = b"four";
+
+#[tokio::test]
+async fn an_answered_put_survives_every_crash() {
+    let runs = in_every_way(10_000, async |choose| {
+        let world = World::new();
+        let sums = world.put(place(1), BYTES).await.unwrap();
+        world.oracle.seal(place(1), BYTES);
+        let world = world.crash(choose).await;
+        assert_eq!(world.get(place(1), BYTES, ALL).await.unwrap(), BYTES);
+        assert_eq!(world.store.write_status(place(1)).await.unwrap(), WriteStatus::Complete(sums));
+    })
+    .await;
+    assert!(runs > 2, "{runs} states: the checksum file itself is not synced");
+}
+
+#[tokio::test]
+async fn a_put_that_was_cut_off_is_settled_by_a_repeat_in_every_state() {
+    let runs = in_every_way(10_000, async |choose| {
+        let world = World::new();
+        world.put_part(place(1), 0, BYTES).await.unwrap();
+        let world = world.crash(choose).await;
+        assert_eq!(world.store.write_status(place(1)).await.unwrap(), WriteStatus::Open(0));
+        world.put(place(1), BYTES).await.unwrap();
+        world.oracle.seal(place(1), BYTES);
+        let world = world.crash(choose).await;
+        assert_eq!(world.get(place(1), BYTES, ALL).await.unwrap(), BYTES);
+    })
+    .await;
+    assert!(runs > 10, "{runs} states");
+}
+
+#[tokio::test]
+async fn a_delete_that_was_cut_off_leaves_the_chunk_or_nothing_that_counts() {
+    let runs = in_every_way(10_000, async |choose| {
+        let world = World::new();
+        world.put_sealed(place(1), BYTES).await;
+        world.faults.fail(super::super::testing::faulty_disk::Call::SyncFolder, 0, rustix::io::Errno::IO);
+        world.store.delete(place(1).chunk).await.unwrap_err();
+        let world = world.crash(choose).await;
+        if let Ok(read) = world.get(place(1), BYTES, ALL).await {
+            assert_eq!(read, BYTES);
+        }
+        world.store.delete(place(1).chunk).await.unwrap();
+        let world = world.crash(choose).await;
+        assert_eq!(world.disk.names(), Vec::<String>::new());
+    })
+    .await;
+    assert!(runs >= 4, "{runs} states");
+}
+
+#[tokio::test]
+async fn a_heal_that_was_cut_off_leaves_a_chunk_that_reads() {
+    let bytes = pattern(100, 1);
+    let runs = in_every_way(10_000, async |choose| {
+        let mut world = World::new();
+        world.put_sealed(place(1), &bytes).await;
+        world.disk.damage(&super::super::testing::world::chk(&place(1)), |content| content.truncate(9));
+        world.faults.fail(super::super::testing::faulty_disk::Call::SyncFolder, 0, rustix::io::Errno::IO);
+        assert_eq!(world.get(place(1), &bytes, ALL).await.unwrap(), bytes);
+        world.settle().await;
+        let world = world.crash(choose).await;
+        assert_eq!(world.get(place(1), &bytes, ALL).await.unwrap(), bytes);
+    })
+    .await;
+    assert!(runs >= 4, "{runs} states");
+}
