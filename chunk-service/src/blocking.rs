@@ -1,7 +1,8 @@
 //! The one door to the disk: file work runs on threads that may block, a bounded number of them at a time.
 //!
 //! A job never waits for another job, so the bound cannot deadlock. A job that was started runs to its end whatever
-//! becomes of the task that asked for it, and keeps its place until then. A panic in a job is fatal (I19): what it
+//! becomes of the task that asked for it, and keeps its place until then. So whoever changes a chunk's files must own
+//! the chunk until the job has ended: it runs in a task that no client can cancel. A panic in a job is fatal (I19): what it
 //! guarded can no longer be trusted, so the service is asked to stop.
 
 use std::sync::Arc;

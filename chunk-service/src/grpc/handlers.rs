@@ -52,7 +52,9 @@ impl Handlers {
     ) -> Result<pb::QueryWriteStatusResponse, ChunkError> {
         let grant = self.node.admit_write(bearer(request.metadata())?)?;
         convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
-        let status = self.node.store.write_status(grant.place).await?;
+        let store = Arc::clone(&self.node.store);
+        let asking = self.node.tasks.spawn("write status", async move { store.write_status(grant.place).await });
+        let status = asking.await.ok().flatten().ok_or(ChunkError::Panicked)??;
         convert::write_status(status, |sums| self.node.receipt(&grant.place, sums))
     }
 

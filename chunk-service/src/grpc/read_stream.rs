@@ -2,11 +2,11 @@
 //!
 //! While one frame is sent, the next is read and verified by a task of its own; one more waits between them, so a stream
 //! holds at most three. The task ends, and with it the descriptor and what it holds, when the client goes away, makes
-//! no progress for too long, or has read for too long. A client that does not read cannot be told so: the frame that
-//! waits for it is replaced by the reason.
+//! no progress for too long, or has read for too long. A stream that is cut always ends with the reason, never as if it
+//! were complete: in the place of the frame that waits for the client, or behind the last one that it took.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use proto::pb::ReadChunkResponse;
@@ -24,12 +24,19 @@ use crate::store::reading::{Frame, RangeReader};
 type Answer = Result<ReadChunkResponse, ChunkError>;
 /// An answer that its sender can still change.
 type Waiting = Arc<Mutex<Option<Answer>>>;
+/// Why the stream was cut, for a client that has taken every frame so far.
+type Cut = Arc<Mutex<Option<ChunkError>>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The stream of answers.
 #[derive(Debug)]
 pub(crate) struct ReadStream {
     first: Option<ReadChunkResponse>,
     rest: Option<mpsc::Receiver<Waiting>>,
+    cut: Cut,
 }
 
 impl ReadStream {
@@ -40,17 +47,18 @@ impl ReadStream {
         reader: RangeReader,
         place: OwnedSemaphorePermit,
     ) -> Self {
+        let cut = Cut::default();
         if !reader.has_more() {
-            return Self { first: Some(first), rest: None };
+            return Self { first: Some(first), rest: None, cut };
         }
         let (answers, rest) = mpsc::channel(1);
-        let pump =
-            Pump { node: Arc::clone(node), answers, last: None, life_ends: Instant::now() + node.tuning.stream_life };
+        let life_ends = Instant::now() + node.tuning.stream_life;
+        let pump = Pump { node: Arc::clone(node), answers, last: None, cut: Arc::clone(&cut), life_ends };
         node.tasks.spawn("read", async move {
             pump.run(reader).await;
             drop(place);
         });
-        Self { first: Some(first), rest: Some(rest) }
+        Self { first: Some(first), rest: Some(rest), cut }
     }
 }
 
@@ -62,8 +70,10 @@ impl Stream for ReadStream {
             return Poll::Ready(Some(Ok(first)));
         }
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        let waiting = ready!(rest.poll_recv(context));
-        let answer = waiting.and_then(|waiting| waiting.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let answer = match ready!(rest.poll_recv(context)) {
+            Some(waiting) => lock(&waiting).take(),
+            None => lock(&self.cut).take().map(Err),
+        };
         if !matches!(answer, Some(Ok(_))) {
             self.rest = None;
         }
@@ -77,6 +87,7 @@ struct Pump {
     answers: mpsc::Sender<Waiting>,
     /// What was sent last; it may still wait.
     last: Option<Waiting>,
+    cut: Cut,
     life_ends: Instant,
 }
 
@@ -104,6 +115,15 @@ impl Pump {
         self.send_answer(Ok(convert::read_frame(frame))).await
     }
 
+    /// Leaves the reason where the client comes next: in the frame that still waits for it, or behind the last one.
+    fn end(&self, cut: ChunkError) {
+        let mut waiting = self.last.as_ref().map(|last| lock(last)).filter(|waiting| waiting.is_some());
+        match &mut waiting {
+            Some(waiting) => **waiting = Some(Err(cut)),
+            None => *lock(&self.cut) = Some(cut),
+        }
+    }
+
     /// `None` when the stream is over.
     async fn send_answer(&mut self, answer: Answer) -> Option<()> {
         let stalls_at = Instant::now() + self.node.tuning.stream_stall;
@@ -111,17 +131,39 @@ impl Pump {
         let cut = tokio::select! {
             biased;
             () = stop.cancelled() => ChunkError::Draining,
+            () = sleep_until(self.life_ends) => ChunkError::Stalled("it has lived for too long"),
             place = self.answers.reserve() => {
                 let waiting = Arc::new(Mutex::new(Some(answer)));
                 place.ok()?.send(Arc::clone(&waiting));
                 self.last = Some(waiting);
                 return Some(());
             }
-            () = sleep_until(stalls_at.min(self.life_ends)) => ChunkError::Stalled("it was not read for too long, or has lived for too long"),
+            () = sleep_until(stalls_at) => ChunkError::Stalled("it was not read for too long"),
         };
-        if let Some(last) = &self.last {
-            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Err(cut));
-        }
+        self.end(cut);
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt as _;
+    use tonic::Code;
+
+    use super::*;
+
+    /// A service that stopped in the middle of a read once ended the stream in good order when the client had just taken
+    /// the last frame: the reason was left in a place where nobody looked any more, and bytes were missing with code OK.
+    #[tokio::test]
+    async fn a_stream_that_is_cut_ends_with_the_reason_also_when_no_frame_waits() {
+        let cut: Cut = Arc::new(Mutex::new(Some(ChunkError::Draining)));
+        let (answers, rest) = mpsc::channel(1);
+        let mut stream = ReadStream { first: None, rest: Some(rest), cut };
+        let frame = ReadChunkResponse { read_offset: 7, ..Default::default() };
+        answers.send(Arc::new(Mutex::new(Some(Ok(frame))))).await.unwrap();
+        drop(answers);
+        assert_eq!(stream.next().await.unwrap().unwrap().read_offset, 7);
+        assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
+        assert!(stream.next().await.is_none());
     }
 }
