@@ -148,9 +148,10 @@ impl Cluster {
 
     /// Kills the chunk service and starts it again over the same folder.
     pub(crate) async fn restart_chunk(&mut self) {
-        self.chunk.kill().await;
+        self.kill_chunk().await;
         let (metadata, advertised) = (self.metadata.address, self.proxy.address());
         self.chunk = start_chunk(&self.settings, self.folder.path(), metadata, advertised, self.chunk.address).await;
+        self.proxy.forward_to(self.chunk.address);
     }
 
     /// Kills the metadata service and starts it again over the same folder.
@@ -160,6 +161,8 @@ impl Cluster {
     }
 
     pub(crate) async fn kill_chunk(&mut self) {
+        // A process that is killed says nothing any more; a runtime that is shut down might.
+        self.proxy.unplug();
         self.chunk.kill().await;
     }
 

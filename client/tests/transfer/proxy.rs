@@ -58,6 +58,12 @@ impl Proxy {
         *self.shared.target.lock().unwrap() = Some(target);
     }
 
+    /// Cuts every connection, and each new one at once, until there is a target again.
+    pub(crate) fn unplug(&self) {
+        *self.shared.target.lock().unwrap() = None;
+        self.shared.cut_all();
+    }
+
     /// From now on cuts all connections each time that up to `bytes` have passed, at a random count.
     pub(crate) fn cut_within(&self, seed: u64, bytes: u64) {
         *self.shared.spacing.lock().unwrap() = Some((SeededEntropy::new(seed), bytes));
@@ -152,7 +158,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskGroup) {
 }
 
 async fn connection(client: TcpStream, shared: Arc<Shared>, cut: CancellationToken) {
-    let target = shared.target.lock().unwrap().unwrap();
+    let Some(target) = *shared.target.lock().unwrap() else { return };
     let Ok(server) = TcpStream::connect(target).await else { return };
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
