@@ -3,7 +3,9 @@
 //! Order of a first start: folders (each synced into its parent), the lock, `metadata/cluster.key`, `admin.token` and
 //! `join.token`, the rows of cluster and tokens in one durable commit, `metadata/IDENTITY`. Each step takes over what an
 //! interrupted start left, so the next start finishes it. A folder with an IDENTITY has been finished: its rows must be
-//! there and its key must be the one they were made with, else the start is refused, never begun anew.
+//! there and its key must be the one they were made with, else the start is refused, never begun anew. So is one where
+//! tokens lie beside a folder with neither key nor rows: the key comes before the tokens, so no first start left that; the
+//! folder was emptied, or its disk is not mounted.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -184,6 +186,13 @@ async fn initialise(paths: &Paths, engine: &dyn Engine, opening: Opening<'_>) ->
 fn make_key(paths: &Paths, engine: &dyn Engine, opening: Opening<'_>) -> Result<SecretKey, StartError> {
     if engine.sequence() > 0 {
         return inconsistent(&paths.metadata, "has metadata but no key; restore the folder from a backup");
+    }
+    for token in [&paths.admin_token, &paths.join_token] {
+        if folder::read_small(token)?.is_some() {
+            let problem = "is empty, but tokens of a cluster lie beside it: is its disk mounted? To begin anew, move \
+                           admin.token, join.token and chunks away";
+            return inconsistent(&paths.metadata, problem);
+        }
     }
     let secret = SecretKey::generate(opening.entropy);
     folder::publish(&paths.key, secret.expose())?;

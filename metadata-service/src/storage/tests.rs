@@ -95,6 +95,34 @@ async fn a_folder_in_use_is_refused_until_it_is_free() {
     stop(start(folder.path(), 3).await.unwrap()).await;
 }
 
+/// The disk under `metadata/` was not mounted after a reboot. The start found an empty folder, made a new cluster in it
+/// and took the old tokens over, so that everything looked well and every tenant and blob was gone.
+#[tokio::test]
+async fn i16_tokens_beside_an_emptied_metadata_folder_refuse_the_start_every_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = start(folder.path(), 1).await.unwrap();
+    let (paths, cluster) = (first.paths.clone(), first.cluster.id);
+    stop(first).await;
+    let disk = folder.path().join("unmounted");
+    std::fs::rename(&paths.metadata, &disk).unwrap();
+    for _attempt in 0..2 {
+        let refused = start(folder.path(), 2).await.unwrap_err();
+        assert!(refused.to_string().contains("is its disk mounted?"), "{refused}");
+    }
+    std::fs::remove_file(&paths.admin_token).unwrap();
+    assert!(start(folder.path(), 2).await.is_err(), "one token is enough to know");
+    std::fs::remove_dir_all(&paths.metadata).unwrap();
+    std::fs::rename(&disk, &paths.metadata).unwrap();
+    let mounted = start(folder.path(), 3).await.unwrap();
+    assert_eq!(mounted.cluster.id, cluster);
+    stop(mounted).await;
+    std::fs::remove_dir_all(&paths.metadata).unwrap();
+    std::fs::remove_file(&paths.join_token).unwrap();
+    let anew = start(folder.path(), 4).await.unwrap();
+    assert_ne!(anew.cluster.id, cluster, "without tokens it is a first start");
+    stop(anew).await;
+}
+
 #[tokio::test]
 async fn i16_an_identity_without_its_metadata_is_refused_every_time() {
     let folder = tempfile::tempdir().unwrap();
