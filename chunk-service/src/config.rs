@@ -80,7 +80,7 @@ pub struct Tuning {
     #[arg(long, env = "MINI_TECTONIC_WRITE_BUFFERS", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     pub write_buffers: u64,
     /// ReadChunk streams at once
-    #[arg(long, env = "MINI_TECTONIC_READ_STREAMS_MAX", value_name = "COUNT", default_value_t = 1024)]
+    #[arg(long, env = "MINI_TECTONIC_READ_STREAMS_MAX", value_name = "COUNT", default_value_t = 512)]
     pub read_streams_max: usize,
     /// Free space of the disk below which no chunk is taken; reads and deletes go on
     #[arg(long, env = "MINI_TECTONIC_CHUNK_LOW_WATERMARK", value_name = "SIZE", default_value = "256MiB", value_parser = size)]
@@ -107,7 +107,7 @@ impl Default for Tuning {
             write_sessions_max: 1024,
             write_sessions_per_tenant: 256,
             write_buffers: 64 * limits::MIB,
-            read_streams_max: 1024,
+            read_streams_max: 512,
             chunk_low_watermark: 256 * limits::MIB,
             stream_stall: limits::STREAM_STALL,
             stream_life: limits::STREAM_LIFE_MAX,

@@ -1,7 +1,7 @@
 //! The answers of one ReadChunk call.
 //!
-//! While one frame is sent, the next is read and verified by a task of its own; one more waits between them, so a stream
-//! holds at most three. The task ends, and with it the descriptor and what it holds, when the client goes away, makes
+//! While one frame is sent, a task of its own reads and verifies the next, once there is a place for it to wait in; so a
+//! stream holds at most two. The task ends, and with it the descriptor and what it holds, when the client goes away, makes
 //! no progress for too long, or has read for too long. A stream that is cut always ends with the reason, never as if it
 //! were complete: in the place of the frame that waits for the client, or behind the last one that it took.
 
@@ -19,7 +19,7 @@ use tonic::Status;
 use super::convert;
 use crate::error::ChunkError;
 use crate::node::Node;
-use crate::store::reading::{Frame, RangeReader};
+use crate::store::reading::RangeReader;
 
 type Answer = Result<ReadChunkResponse, ChunkError>;
 /// An answer that its sender can still change.
@@ -53,7 +53,7 @@ impl ReadStream {
         }
         let (answers, rest) = mpsc::channel(1);
         let life_ends = Instant::now() + node.tuning.stream_life;
-        let pump = Pump { node: Arc::clone(node), answers, last: None, cut: Arc::clone(&cut), life_ends };
+        let pump = Pump { node: Arc::clone(node), answers, cut: Arc::clone(&cut), life_ends };
         node.tasks.spawn("read", async move {
             pump.run(reader).await;
             drop(place);
@@ -85,63 +85,52 @@ impl Stream for ReadStream {
 struct Pump {
     node: Arc<Node>,
     answers: mpsc::Sender<Waiting>,
-    /// What was sent last; it may still wait.
-    last: Option<Waiting>,
     cut: Cut,
     life_ends: Instant,
 }
 
 impl Pump {
-    async fn run(mut self, mut reader: RangeReader) {
-        while let Some((later, frame)) = self.read(reader).await {
+    async fn run(self, mut reader: RangeReader) {
+        let mut last: Option<Waiting> = None;
+        while reader.has_more() {
+            let place = match self.place().await {
+                Ok(Some(place)) => place,
+                Ok(None) => return,
+                Err(cut) => return self.end(last.as_ref(), cut),
+            };
+            let (answer, later) = match self.node.store.next_frame(reader).await {
+                Ok((later, Some(frame))) => (Ok(convert::read_frame(frame)), Some(later)),
+                Ok((_at_the_end, None)) => return,
+                Err(error) => (Err(error), None),
+            };
+            let waiting = Arc::new(Mutex::new(Some(answer)));
+            place.send(Arc::clone(&waiting));
+            last = Some(waiting);
+            let Some(later) = later else { return };
             reader = later;
-            if self.send(frame).await.is_none() {
-                return;
-            }
         }
     }
 
-    async fn read(&mut self, reader: RangeReader) -> Option<(RangeReader, Frame)> {
-        match self.node.store.next_frame(reader).await {
-            Ok((reader, frame)) => frame.map(|frame| (reader, frame)),
-            Err(error) => {
-                self.send_answer(Err(error)).await;
-                None
-            }
+    /// Waits until there is a place for another answer; `None` when the client has gone away.
+    async fn place(&self) -> Result<Option<mpsc::Permit<'_, Waiting>>, ChunkError> {
+        let stalls_at = Instant::now() + self.node.tuning.stream_stall;
+        let stop = self.node.tasks.stop_signal();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(ChunkError::Draining),
+            () = sleep_until(self.life_ends) => Err(ChunkError::Stalled("it has lived for too long")),
+            place = self.answers.reserve() => Ok(place.ok()),
+            () = sleep_until(stalls_at) => Err(ChunkError::Stalled("it was not read for too long")),
         }
-    }
-
-    async fn send(&mut self, frame: Frame) -> Option<()> {
-        self.send_answer(Ok(convert::read_frame(frame))).await
     }
 
     /// Leaves the reason where the client comes next: in the frame that still waits for it, or behind the last one.
-    fn end(&self, cut: ChunkError) {
-        let mut waiting = self.last.as_ref().map(|last| lock(last)).filter(|waiting| waiting.is_some());
+    fn end(&self, last: Option<&Waiting>, cut: ChunkError) {
+        let mut waiting = last.map(|last| lock(last)).filter(|waiting| waiting.is_some());
         match &mut waiting {
             Some(waiting) => **waiting = Some(Err(cut)),
             None => *lock(&self.cut) = Some(cut),
         }
-    }
-
-    /// `None` when the stream is over.
-    async fn send_answer(&mut self, answer: Answer) -> Option<()> {
-        let stalls_at = Instant::now() + self.node.tuning.stream_stall;
-        let stop = self.node.tasks.stop_signal();
-        let cut = tokio::select! {
-            biased;
-            () = stop.cancelled() => ChunkError::Draining,
-            () = sleep_until(self.life_ends) => ChunkError::Stalled("it has lived for too long"),
-            place = self.answers.reserve() => {
-                let waiting = Arc::new(Mutex::new(Some(answer)));
-                place.ok()?.send(Arc::clone(&waiting));
-                self.last = Some(waiting);
-                return Some(());
-            }
-            () = sleep_until(stalls_at) => ChunkError::Stalled("it was not read for too long"),
-        };
-        self.end(cut);
-        None
     }
 }
 

@@ -5,6 +5,9 @@
 //! (nothing is read that does not match what the caller's permission says), I15 and I19 (see `latch`), I17 (see
 //! `sessions`, `sink`).
 //!
+//! Whatever works on a chunk under its claim must run to its end, or a file job that still runs would meet the next
+//! owner: callers put such calls into tasks of their own.
+//!
 //! Nothing is deleted at a start, and no folder is scanned: what a crash left is looked at when somebody asks for it.
 
 pub(crate) mod chk;

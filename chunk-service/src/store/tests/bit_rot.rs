@@ -3,6 +3,7 @@
 use super::super::testing::world::{ALL, World, blob, chk, pattern, place};
 use crate::error::ChunkError;
 use crate::store::reading::Range;
+use crate::store::writing::WriteStatus;
 
 #[tokio::test]
 async fn every_flipped_bit_of_a_small_blob_is_noticed_and_the_file_is_left_as_it_is() {
@@ -75,6 +76,16 @@ async fn two_sound_pairs_that_were_swapped_are_both_refused() {
     world.disk.swap(&chk(&one), &chk(&other));
     assert!(matches!(world.get(one, &of_one, ALL).await, Err(ChunkError::Corrupt(_))));
     assert!(matches!(world.get(other, &of_other, ALL).await, Err(ChunkError::Corrupt(_))));
+}
+
+#[tokio::test]
+async fn a_swapped_pair_is_not_taken_for_the_chunk_whose_name_it_bears() {
+    let (world, one, other) = (World::new(), place(5), place(6));
+    world.put(one, b"of one").await.unwrap();
+    world.put(other, b"of the other").await.unwrap();
+    world.disk.swap(&blob(&one), &blob(&other));
+    world.disk.swap(&chk(&one), &chk(&other));
+    assert_eq!(world.store.write_status(one).await.unwrap(), WriteStatus::Open(0));
 }
 
 #[tokio::test]
