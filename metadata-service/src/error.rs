@@ -59,6 +59,9 @@ pub enum MetadataError {
     /// The tenant is registered.
     #[error("the tenant is registered already")]
     TenantAlreadyExists(String),
+    /// The id was a deleted tenant's whose data has not been collected.
+    #[error("the tenant id belonged to a deleted tenant whose data has not been collected yet; choose another id")]
+    TenantNotCollected(String),
     /// The tenant still holds blobs or open uploads.
     #[error("the tenant still holds {blobs} blobs and {uploads} open uploads; delete them first")]
     TenantNotEmpty {
@@ -184,7 +187,7 @@ impl Classify for MetadataError {
             Self::TenantNotFound(_) => Reason::TenantNotFound,
             Self::BlobNotFound(_) => Reason::BlobNotFound,
             Self::UploadNotFound(_) => Reason::UploadNotFound,
-            Self::TenantAlreadyExists(_) => Reason::TenantAlreadyExists,
+            Self::TenantAlreadyExists(_) | Self::TenantNotCollected(_) => Reason::TenantAlreadyExists,
             Self::TenantNotEmpty { .. } => Reason::TenantNotEmpty,
             Self::QuotaExceeded { .. } => Reason::QuotaExceeded,
             Self::UploadExpired => Reason::UploadExpired,
@@ -211,7 +214,9 @@ impl Classify for MetadataError {
             Self::RequestIdReused => Details { field: Some("request_id"), ..details },
             Self::ReceiptInvalid(_) => Details { field: Some("receipts"), ..details },
             Self::ChecksumMismatch => Details { field: Some("sha256"), ..details },
-            Self::TenantNotFound(id) | Self::TenantAlreadyExists(id) => resource("tenant", id),
+            Self::TenantNotFound(id) | Self::TenantAlreadyExists(id) | Self::TenantNotCollected(id) => {
+                resource("tenant", id)
+            }
             Self::BlobNotFound(id) => resource("blob", id),
             Self::UploadNotFound(id) => resource("upload", id),
             Self::QuotaExceeded { tenant, .. } => {

@@ -2,6 +2,10 @@
 //!
 //! Owns: `tenant/` rows, the tenants' `token/` rows. A tenant's row, its usage row and its token rows appear and go in
 //! one batch. Two tokens are valid at a time, so that a rotation overlaps.
+//!
+//! An id comes free again only when no row tells of its former owner any more (I9): those rows are what keeps it taken,
+//! so no other mark is needed that would have to agree with them. A remembered request answers with a token only while
+//! that token is valid: it may have been rotated away since, or its tenant deleted.
 
 use proto::ids::TenantId;
 use proto::token::{Token, TokenKeyId};
@@ -79,24 +83,40 @@ fn with_class(fingerprint: Fingerprint, class: Option<TrafficClass>) -> Fingerpr
     }
 }
 
-/// Registers a tenant and makes its first token.
+/// Whether the token is one of the two that are valid.
+fn is_valid(record: &TenantRecord, token: TokenKeyId) -> bool {
+    record.token == token || record.previous_token == Some(token)
+}
+
+/// Refuses an id under which rows of a deleted tenant wait for the collector: a new owner would find them as its own.
+fn check_collected(view: &dyn View, tenant: &TenantId) -> Result<(), MetadataError> {
+    for prefix in [keys::uploads(tenant), keys::deleted_blobs(tenant), keys::requests(tenant)] {
+        if !view.scan(&KeyRange::prefix(&prefix), 1)?.is_empty() {
+            return Err(MetadataError::TenantNotCollected(tenant.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// Registers a tenant and makes its first token. A repeat of the request that registered it returns it with that token,
+/// while the token is valid; if the tenant has been deleted since, it is registered anew.
 ///
 /// # Errors
-/// [`MetadataError::TenantAlreadyExists`], unless the same request registered it.
+/// [`MetadataError::TenantAlreadyExists`], [`MetadataError::TenantNotCollected`].
 pub fn register(view: &dyn View, context: &Context<'_>, command: &RegisterTenant) -> Outcome<(Tenant, Token)> {
     let tenant = &command.tenant;
     let fingerprint = Fingerprint::of("RegisterTenant").with(tenant.as_str().as_bytes());
     let fingerprint = with_class(with_quota(fingerprint, Some(&command.quota)), Some(command.traffic_class));
     let once = Once::new(&command.request, fingerprint);
-    if let Some(object) = once.recall(view, context)? {
-        let token = tokens::of_tenant(context.secret, tenant, object_id(&object)?);
-        return unchanged((existing(view, tenant)?, token));
+    let first = once.recall(view, context)?.map(|object| object_id::<TokenKeyId>(&object)).transpose()?;
+    if let Some(known) = read::<TenantRecord>(view, &keys::tenant(tenant))? {
+        let Some(token) = first.filter(|token| is_valid(&known, *token)) else {
+            return Err(MetadataError::TenantAlreadyExists(tenant.to_string()));
+        };
+        return unchanged((existing(view, tenant)?, tokens::of_tenant(context.secret, tenant, token)));
     }
-    if view.get(&keys::tenant(tenant))?.is_some() {
-        return Err(MetadataError::TenantAlreadyExists(tenant.to_string()));
-    }
-    // An earlier tenant of this id may have left deleted blobs that the collector still counts down.
-    let usage: UsageRecord = read(view, &keys::usage(tenant))?.unwrap_or_default();
+    check_collected(view, tenant)?;
+    let usage = UsageRecord::default();
     let token = tokens::of_tenant(context.secret, tenant, TokenKeyId::generate(context.entropy));
     let RegisterTenant { quota, traffic_class, .. } = *command;
     let record =
@@ -131,7 +151,7 @@ pub fn update(view: &dyn View, context: &Context<'_>, command: &UpdateTenant) ->
 }
 
 /// Removes a tenant that holds nothing. Blobs that it deleted stay queued for the collector, and so does the row that
-/// counts them.
+/// counts them; until they are collected nobody can register its id.
 ///
 /// # Errors
 /// [`MetadataError::TenantNotEmpty`], [`MetadataError::TenantNotFound`] unless the same request removed it.
@@ -159,13 +179,16 @@ pub fn delete(view: &dyn View, context: &Context<'_>, request: &RequestId, tenan
 /// Makes a new token; the one before it stays valid, older ones end.
 ///
 /// # Errors
-/// [`MetadataError::TenantNotFound`].
+/// [`MetadataError::TenantNotFound`]; [`MetadataError::RequestIdReused`] for the repeat of a request whose token has
+/// ended.
 pub fn rotate_token(view: &dyn View, context: &Context<'_>, request: &RequestId, tenant: &TenantId) -> Outcome<Token> {
     let once = Once::new(request, Fingerprint::of("RotateTenantToken").with(tenant.as_str().as_bytes()));
-    if let Some(object) = once.recall(view, context)? {
-        return unchanged(tokens::of_tenant(context.secret, tenant, object_id(&object)?));
-    }
     let mut record = existing(view, tenant)?.record;
+    if let Some(object) = once.recall(view, context)? {
+        let first: TokenKeyId = object_id(&object)?;
+        let answer = is_valid(&record, first).then(|| tokens::of_tenant(context.secret, tenant, first));
+        return unchanged(answer.ok_or(MetadataError::RequestIdReused)?);
+    }
     let token = tokens::of_tenant(context.secret, tenant, TokenKeyId::generate(context.entropy));
     let mut batch = Batch::default();
     if let Some(ended) = record.previous_token.replace(record.token) {

@@ -118,6 +118,17 @@ impl Bench {
         self.runtime.block_on(self.engine.scan(&KeyRange::prefix(prefix), usize::MAX)).unwrap().len()
     }
 
+    /// Removes the rows that begin with these bytes, as a collector would.
+    pub(super) fn remove_rows(&self, prefix: &[u8]) {
+        let range = KeyRange::prefix(prefix);
+        self.decide(move |view, _context| {
+            let mut decision = Decision::default();
+            view.scan(&range, usize::MAX)?.iter().for_each(|row| decision.batch.delete(row.0.to_vec()));
+            Ok((decision, ()))
+        })
+        .unwrap();
+    }
+
     /// The rows that begin with these bytes.
     pub(super) fn rows<R: Record>(&self, prefix: &[u8]) -> Vec<(Vec<u8>, R)> {
         let rows = self.runtime.block_on(self.engine.scan(&KeyRange::prefix(prefix), usize::MAX)).unwrap();

@@ -71,9 +71,14 @@ pub fn blob(tenant: &TenantId, blob: BlobId) -> Vec<u8> {
     join(&[&blobs(tenant), blob.as_bytes()])
 }
 
+/// A tenant's deleted blobs that have not been collected.
+pub fn deleted_blobs(tenant: &TenantId) -> Vec<u8> {
+    join(&[b"deleted/", tenant.as_str().as_bytes(), b"/"])
+}
+
 /// A deleted blob that has not been collected.
 pub fn deleted(tenant: &TenantId, blob: BlobId) -> Vec<u8> {
-    join(&[b"deleted/", tenant.as_str().as_bytes(), b"/", blob.as_bytes()])
+    join(&[&deleted_blobs(tenant), blob.as_bytes()])
 }
 
 /// A blob's blocks, in order.
@@ -154,6 +159,11 @@ pub fn request(scope: &RequestScope, request_id: &str) -> Vec<u8> {
         RequestScope::Tenant(tenant) => tenant.as_str(),
     };
     join(&[REQUESTS, scope.as_bytes(), b"/", request_id.as_bytes()])
+}
+
+/// The requests that a tenant made and that are remembered.
+pub fn requests(tenant: &TenantId) -> Vec<u8> {
+    request(&RequestScope::Tenant(tenant.clone()), "")
 }
 
 /// A registered node.
