@@ -17,11 +17,11 @@ use std::time::Duration;
 use proto::entropy::{Entropy, OsEntropy};
 use proto::ids::ClusterId;
 use proto::runtime::folder::FolderLock;
+use proto::runtime::transport::Router;
 use proto::runtime::worker::{self, Pass, Schedule, WorkerHandle};
 use proto::runtime::{Clock, SystemClock, TaskGroup, transport};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Router;
 
 use self::health::{Health, SERVED};
 use crate::auth::Authenticator;

@@ -48,7 +48,7 @@ pub fn decide(view: &dyn View, context: &Context<'_>, command: &CommitUpload) ->
     }
     let mut upload = pending(view, context, tenant, blob)?;
     let sealing = seal(view, blob, &mut upload, &command.receipts)?;
-    check_complete(&upload, command)?;
+    check_complete(&upload, &sealing, command)?;
     check_sha256(view, &upload, &sealing, command)?;
     let mut batch = Batch::default();
     sealing.write(&mut batch);
@@ -64,16 +64,13 @@ fn incomplete(problem: impl Into<String>, block_index: Option<u64>) -> MetadataE
 }
 
 /// Whether exactly the blocks of a blob of this size are sealed.
-fn check_complete(upload: &UploadRecord, command: &CommitUpload) -> Result<(), MetadataError> {
+fn check_complete(upload: &UploadRecord, sealing: &Sealing, command: &CommitUpload) -> Result<(), MetadataError> {
     if let Some(declared) = upload.declared_bytes.filter(|declared| *declared != command.size_bytes) {
         let problem = format!("must be {declared}, as StartUpload said");
         return Err(MetadataError::field("size_bytes", problem));
     }
     let blocks = command.size_bytes.div_ceil(upload.block_size_bytes);
-    if upload.sealed_prefix < blocks {
-        let missing = upload.sealed_prefix;
-        return Err(incomplete(format!("block {missing} of {blocks} has no receipt yet"), Some(missing)));
-    }
+    check_none_missing(upload, sealing, blocks)?;
     if let Some(short) = upload.short_block.filter(|short| short + 1 != blocks) {
         return Err(incomplete(format!("block {short} is shorter than the others but not the last"), None));
     }
@@ -82,6 +79,24 @@ fn check_complete(upload: &UploadRecord, command: &CommitUpload) -> Result<(), M
         return Err(incomplete(format!("its receipts add up to {sealed} bytes, not to {stated}"), None));
     }
     Ok(())
+}
+
+/// Whether blocks 0 to `blocks - 1` are sealed. When every planned block is, that needs no counting.
+fn check_none_missing(upload: &UploadRecord, sealing: &Sealing, blocks: u64) -> Result<(), MetadataError> {
+    let all_planned = upload.sealed_blocks == upload.planned_blocks && blocks <= upload.planned_blocks;
+    if all_planned || upload.sealed_prefix >= blocks {
+        return Ok(());
+    }
+    // A block that is not planned yet has no receipt either.
+    let unplanned = (upload.sealed_prefix == upload.planned_blocks).then_some(upload.planned_blocks);
+    match sealing.first_missing().or(unplanned) {
+        Some(missing) => Err(incomplete(format!("block {missing} of {blocks} has no receipt yet"), Some(missing))),
+        None => {
+            let problem = "its blocks were sealed in an order that is still being counted; \
+                           call AllocateBlocks for 0 blocks until its receipts are, then commit again";
+            Err(incomplete(problem, None))
+        }
+    }
 }
 
 /// Whether the stated SHA-256 is what can be known: that of no bytes, or that of the only block.

@@ -2,11 +2,16 @@
 //!
 //! The signatures are checked before the commit; here a receipt is held against the plan. A block is sealed when each of
 //! its chunks has its receipt, and is not changed by any later one.
+//!
+//! The sealed prefix is counted on by a bounded number of blocks in each commit, so that no order of receipts makes one
+//! commit long: commits run one after the other. A writer that seals nearly in order never sees the bound, since a call
+//! brings fewer receipts than that.
 
 use std::collections::BTreeMap;
 
 use proto::capability::ReadClaims;
 use proto::ids::{BlobId, BlockId};
+use proto::limits::RECEIPTS_PER_CALL;
 use proto::receipt::Receipt;
 
 use crate::error::MetadataError;
@@ -15,10 +20,16 @@ use crate::store::keys;
 use crate::store::records::{BlockRecord, BlockSums, ChunkRecord, Encoding, ExtentRecord, UploadRecord};
 use crate::store::rows::{BatchExt as _, read};
 
+/// Most blocks by which a commit counts the sealed prefix on.
+pub(super) const PREFIX_STEP: u64 = 256;
+
+const _: () = assert!(PREFIX_STEP > RECEIPTS_PER_CALL as u64, "the prefix keeps up with receipts in order");
+
 /// Blocks whose rows change, by index.
 #[derive(Debug, Default)]
 pub(super) struct Sealing {
     changed: BTreeMap<u64, (BlockId, BlockRecord)>,
+    first_missing: Option<u64>,
 }
 
 fn invalid<T>(why: &'static str) -> Result<T, MetadataError> {
@@ -36,9 +47,7 @@ pub(super) fn seal(
     for receipt in receipts {
         sealing.take(view, blob, upload, receipt)?;
     }
-    while upload.sealed_prefix < upload.planned_blocks && sealing.is_sealed(view, blob, upload.sealed_prefix)? {
-        upload.sealed_prefix += 1;
-    }
+    sealing.count_prefix(view, blob, upload)?;
     Ok(sealing)
 }
 
@@ -66,6 +75,23 @@ impl Sealing {
             self.changed.insert(record.index, (receipt.block, record));
         }
         Ok(())
+    }
+
+    fn count_prefix(&mut self, view: &dyn View, blob: BlobId, upload: &mut UploadRecord) -> Result<(), MetadataError> {
+        let end = upload.planned_blocks.min(upload.sealed_prefix.saturating_add(PREFIX_STEP));
+        while upload.sealed_prefix < end {
+            if !self.is_sealed(view, blob, upload.sealed_prefix)? {
+                self.first_missing = Some(upload.sealed_prefix);
+                break;
+            }
+            upload.sealed_prefix += 1;
+        }
+        Ok(())
+    }
+
+    /// The first planned block without all of its receipts, if counting the prefix came upon it.
+    pub(super) fn first_missing(&self) -> Option<u64> {
+        self.first_missing
     }
 
     /// The block at an index as it will be.

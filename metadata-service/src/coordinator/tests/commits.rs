@@ -160,6 +160,60 @@ fn the_largest_commit_fits_into_one_batch() {
     bench.commit(&tenant, id, 631, content(9), receipts).unwrap();
 }
 
+const MANY: u64 = 1_000;
+
+/// Plans an upload of [`MANY`] blocks and gives all receipts but that of block 0; returns that one.
+fn sealed_back_to_front(bench: &Bench, tenant: &TenantId, declared: Option<u64>) -> (BlobId, Receipt) {
+    let started = bench.start(tenant, "", declared).unwrap();
+    let (blob, mut planned) = (started.upload.blob, started.blocks);
+    while (planned.len() as u64) < MANY {
+        planned.extend(bench.allocate(tenant, blob, planned.len() as u64, 16, Vec::new()).unwrap().blocks);
+    }
+    planned.truncate(usize::try_from(MANY).unwrap());
+    let mut all = receipts(&planned);
+    let first = all.remove(0);
+    for some in all.chunks(64) {
+        bench.allocate(tenant, blob, 0, 0, some.to_vec()).unwrap();
+    }
+    (blob, first)
+}
+
+fn prefix(bench: &Bench, tenant: &TenantId, blob: BlobId) -> u64 {
+    bench.row::<UploadRecord>(&keys::upload(tenant, blob)).unwrap().sealed_prefix
+}
+
+/// One tenant sealed the 131,071 later blocks of an upload first and block 0 last. The one commit that took that receipt
+/// walked over all of them, and every other tenant's commit waited behind it.
+#[test]
+fn the_receipt_that_closes_a_long_gap_makes_no_commit_long() {
+    let (bench, tenant) = Bench::with_tenant(UNLIMITED);
+    let (blob, first) = sealed_back_to_front(&bench, &tenant, Some(MANY * BLOCK));
+    assert_eq!(prefix(&bench, &tenant, blob), 0);
+    bench.allocate(&tenant, blob, 0, 0, vec![first]).unwrap();
+    assert_eq!(prefix(&bench, &tenant, blob), 256, "no more than a bounded number in one commit");
+    bench.commit(&tenant, blob, MANY * BLOCK, content(9), Vec::new()).unwrap();
+    let (blob, first) = sealed_back_to_front(&bench, &tenant, Some(MANY * BLOCK));
+    bench.commit(&tenant, blob, MANY * BLOCK, content(9), vec![first]).unwrap();
+}
+
+/// The same with an unknown size, where more blocks are planned than written: that all sealed blocks are the first ones
+/// is known only once the prefix has been counted that far.
+#[test]
+fn a_long_gap_of_an_unknown_size_is_counted_on_call_by_call_and_then_commits() {
+    let (bench, tenant) = Bench::with_tenant(UNLIMITED);
+    let (blob, first) = sealed_back_to_front(&bench, &tenant, None);
+    let commit = |receipts| bench.commit(&tenant, blob, MANY * BLOCK, content(9), receipts);
+    let missing = commit(Vec::new()).unwrap_err();
+    assert_eq!(missing.details().facts, [("block_index", "0".to_owned())]);
+    let uncounted = commit(vec![first.clone()]).unwrap_err();
+    assert_eq!((uncounted.reason(), uncounted.details().facts), (Reason::UploadIncomplete, Vec::new()));
+    for counted in [256, 512, 768] {
+        bench.allocate(&tenant, blob, 0, 0, vec![first.clone()]).unwrap();
+        assert_eq!(prefix(&bench, &tenant, blob), counted);
+    }
+    commit(Vec::new()).unwrap();
+}
+
 #[test]
 fn a_layout_covers_a_range_and_refuses_one_behind_the_end() {
     let (bench, tenant) = Bench::with_tenant(UNLIMITED);

@@ -19,7 +19,7 @@ pub enum UploadState {
 /// A blob being written.
 ///
 /// Blocks are planned from index 0 on without gaps, and sealed in any order. How far that got is kept as numbers, so
-/// that a commit needs to look at no block but those whose receipts come with it.
+/// that a commit needs to look at few blocks but those whose receipts come with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadRecord {
     /// Where it stands.
@@ -38,7 +38,7 @@ pub struct UploadRecord {
     pub sealed_blocks: u64,
     /// Sum of their sizes.
     pub sealed_bytes: u64,
-    /// All blocks before this index are sealed, and the one at it is not.
+    /// All blocks before this index are sealed; the one at it may be, too, and not be counted yet.
     pub sealed_prefix: u64,
     /// The one sealed block that is shorter than the block size; it must become the last.
     pub short_block: Option<u64>,
