@@ -40,6 +40,11 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Does a bounded amount of work. Idempotent.
     fn run_once(&self) -> impl Future<Output = Result<Pass, Self::Error>> + Send;
+
+    /// A pass that the timer starts and nobody asked for; like any other, unless the worker has a reason to hold back.
+    fn run_scheduled(&self) -> impl Future<Output = Result<Pass, Self::Error>> + Send {
+        self.run_once()
+    }
 }
 
 /// What a worker is doing.
@@ -126,18 +131,24 @@ impl<W: Worker> Driver<W> {
     }
 
     async fn answer(&mut self, answer: oneshot::Sender<Result<Pass, String>>) {
-        let outcome = self.pass().await;
+        let outcome = self.worker.run_once().await;
+        let outcome = self.report(outcome);
         if answer.send(outcome).is_err() {
             tracing::debug!(worker = self.worker.name(), "whoever asked for this pass no longer waits");
         }
     }
 
     async fn drain(&mut self) {
-        while !self.stop.is_cancelled() && self.pass().await.is_ok_and(|pass| pass.more) {}
+        while !self.stop.is_cancelled() {
+            let outcome = self.worker.run_scheduled().await;
+            if !self.report(outcome).is_ok_and(|pass| pass.more) {
+                break;
+            }
+        }
     }
 
-    async fn pass(&mut self) -> Result<Pass, String> {
-        let outcome = self.worker.run_once().await.map_err(|error| crate::status::chain(&error));
+    fn report(&self, outcome: Result<Pass, W::Error>) -> Result<Pass, String> {
+        let outcome = outcome.map_err(|error| crate::status::chain(&error));
         if let Err(error) = &outcome {
             tracing::warn!(worker = self.worker.name(), %error, "a pass failed; the next one is its retry");
         }
@@ -198,6 +209,32 @@ mod tests {
         assert_eq!((handle.status().passes, handle.status().last_error), (3, None));
         assert!(group.shutdown(Duration::from_secs(10)).await);
         assert!(handle.run_now().await.is_err());
+    }
+
+    struct Cautious;
+
+    impl Worker for Cautious {
+        type Error = std::io::Error;
+        fn name(&self) -> &'static str {
+            "cautious"
+        }
+        async fn run_once(&self) -> Result<Pass, Self::Error> {
+            Ok(Pass { changed: 1, ..Pass::default() })
+        }
+        async fn run_scheduled(&self) -> Result<Pass, Self::Error> {
+            Ok(Pass { skipped: 1, ..Pass::default() })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_can_hold_back_what_its_timer_starts_and_not_what_is_asked_for() {
+        let group = TaskGroup::new();
+        let schedule = Schedule { interval: Some(Duration::from_secs(60)) };
+        let handle = start(&group, Cautious, schedule, Arc::new(SeededEntropy::new(1)));
+        let mut status = handle.status.clone();
+        let held_back = |status: &WorkerStatus| status.last_pass.is_some_and(|pass| pass.skipped == 1);
+        status.wait_for(held_back).await.unwrap();
+        assert_eq!(handle.run_now().await, Ok(Pass { changed: 1, ..Pass::default() }));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,12 +4,19 @@
 //! at a restart. What is due is decided again in a commit of its own: an upload that was committed or renewed in between
 //! stays. A crash leaves uploads that the next sweep expires.
 //!
+//! Leases are told by the wall clock, which may jump. A pass that the timer starts expires nothing after a jump, for as
+//! long as a lease: writers that are alive renew theirs by the new time meanwhile. A pass that somebody asks for does.
+//!
 //! Invariants: I7 (reservations and blocks of abandoned uploads are released), I11 (by commits that change both).
+
+mod jumps;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::runtime::worker::{Pass, Worker};
+use tokio::time::Instant;
 
+use self::jumps::JumpGuard;
 use crate::coordinator::blobs::{Page, page};
 use crate::error::MetadataError;
 use crate::service::Service;
@@ -26,6 +33,7 @@ const ROWS_PER_PASS: usize = 256;
 pub struct UploadSweeper {
     service: Service,
     sweep: Mutex<Sweep>,
+    jumps: Mutex<JumpGuard>,
 }
 
 /// How far the sweep has got in a layer.
@@ -47,7 +55,14 @@ struct Sweep {
 impl UploadSweeper {
     /// Sweeps this service's rows.
     pub fn new(service: Service) -> Self {
-        Self { service, sweep: Mutex::default() }
+        let jumps = JumpGuard::new(service.now_ms(), Instant::now(), service.tuning().upload_lease);
+        Self { service, sweep: Mutex::default(), jumps: Mutex::new(jumps) }
+    }
+
+    /// Whether the wall clock has run evenly for long enough.
+    fn clock_is_steady(&self) -> bool {
+        let mut jumps = self.jumps.lock().unwrap_or_else(PoisonError::into_inner);
+        jumps.is_steady(self.service.now_ms(), Instant::now())
     }
 
     fn sweep(&self) -> MutexGuard<'_, Sweep> {
@@ -122,6 +137,10 @@ impl Worker for UploadSweeper {
     async fn run_once(&self) -> Result<Pass, MetadataError> {
         self.service.watch(self.pass().await)
     }
+
+    async fn run_scheduled(&self) -> Result<Pass, MetadataError> {
+        if self.clock_is_steady() { self.run_once().await } else { Ok(Pass::default()) }
+    }
 }
 
 #[cfg(test)]
@@ -154,11 +173,14 @@ mod tests {
         let register = RegisterTenant { tenant: tenant.clone(), request: request(String::new()), quota, traffic_class };
         service.register_tenant(register).await.unwrap();
         for n in 0..uploads {
-            let id = if n < with_request { n.to_string() } else { String::new() };
-            let (tenant, description) = (tenant.clone(), Description::default());
-            let start = StartUpload { tenant, request: request(id), description, declared_bytes: Some(0) };
-            service.start_upload(start).await.unwrap();
+            open_one(service, request(if n < with_request { n.to_string() } else { String::new() })).await;
         }
+    }
+
+    async fn open_one(service: &Service, request: RequestId) {
+        let (tenant, description) = ("posts".parse().unwrap(), Description::default());
+        let start = StartUpload { tenant, request, description, declared_bytes: Some(0) };
+        service.start_upload(start).await.unwrap();
     }
 
     async fn sweep(sweeper: &UploadSweeper) -> (u64, u64) {
@@ -188,6 +210,29 @@ mod tests {
         clock.advance(Duration::from_secs(23 * 3600));
         assert_eq!(sweep(&sweeper).await, (3, ROWS_PER_PASS as u64 + 1), "every request's day is over");
         assert_eq!(sweep(&sweeper).await, (3, 0));
+    }
+
+    /// The machine's clock was set two hours ahead. The next sweep found that the lease of every open upload had run out,
+    /// and ended uploads whose writers were busy.
+    #[tokio::test(start_paused = true)]
+    async fn i7_after_a_jump_of_the_clock_nothing_expires_by_itself_for_as_long_as_a_lease() {
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let service = service(&clock);
+        open(&service, 2, 0).await;
+        let sweeper = UploadSweeper::new(service.clone());
+        let pass_time = async |time: Duration| {
+            tokio::time::advance(time).await;
+            clock.advance(time);
+            sweeper.run_scheduled().await.unwrap().changed
+        };
+        assert_eq!(pass_time(Duration::from_secs(600)).await, 0);
+        clock.advance(Duration::from_secs(2 * 3600));
+        assert_eq!(pass_time(Duration::from_secs(600)).await, 0, "every lease seems to be over");
+        assert_eq!(pass_time(Duration::from_secs(3599)).await, 0);
+        assert_eq!(pass_time(Duration::from_secs(1)).await, 2);
+        open_one(&service, RequestId { scope: RequestScope::Admin, id: String::new() }).await;
+        clock.advance(Duration::from_secs(2 * 3600));
+        assert_eq!(sweeper.run_once().await.unwrap().changed, 1, "whoever asks for a pass means it");
     }
 
     #[tokio::test]
