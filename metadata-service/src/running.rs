@@ -145,7 +145,7 @@ async fn load_nodes(engine: &dyn Engine, registry: &Registry, folder: &Path) -> 
     let rows = engine.scan(&KeyRange::prefix(keys::NODES), usize::MAX).await.map_err(|e| unreadable(e.into()))?;
     for row in &rows {
         if let Some(node) = keys::node_of(&row.0) {
-            registry.put(node, record_of(row).map_err(|e| unreadable(e.into()))?);
+            registry.put(node, record_of(row).map_err(|e| unreadable(e.into()))?, engine.sequence());
         }
     }
     Ok(())

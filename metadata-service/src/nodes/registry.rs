@@ -49,6 +49,7 @@ struct Heard {
 #[derive(Debug)]
 struct Entry {
     record: NodeRecord,
+    sequence: u64,
     key: NodeKey,
     heard: Option<Heard>,
 }
@@ -91,12 +92,17 @@ impl Registry {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over a durable row.
-    pub fn put(&self, node: NodeId, record: NodeRecord) {
-        let key = NodeKey::derive(&self.secret, node, KEY_ID);
+    /// Takes over a durable row with the sequence of the commit that wrote it. Commits are answered in any order, so a
+    /// row older than the one known is passed over.
+    pub fn put(&self, node: NodeId, record: NodeRecord, sequence: u64) {
         let mut nodes = self.write();
+        let known = nodes.get(&node);
+        if known.is_some_and(|known| known.sequence > sequence) {
+            return;
+        }
+        let key = NodeKey::derive(&self.secret, node, KEY_ID);
         let heard = nodes.remove(&node).and_then(|entry| entry.heard);
-        nodes.insert(node, Entry { record, key, heard });
+        nodes.insert(node, Entry { record, sequence, key, heard });
     }
 
     /// Notes a heartbeat. Returns whether the node is registered.
@@ -178,7 +184,7 @@ mod tests {
         let node = NodeId::generate(1, &entropy);
         assert!(!registry.heard(node, 1, Report::default()), "a stranger's heartbeat counts for nothing");
         let record = NodeRecord { endpoint: "http://a".to_owned(), failure_domain: String::new(), create_ms: 1 };
-        registry.put(node, record.clone());
+        registry.put(node, record.clone(), 1);
         let state = || registry.list(None, 10).first().map(|node| node.state);
         assert_eq!(state(), Some(State::Lost));
         assert!(registry.heard(node, 2, Report { free_bytes: 7, ..Report::default() }));
@@ -189,8 +195,26 @@ mod tests {
         let read_only = Report { read_only_reason: "a failed sync".to_owned(), ..Report::default() };
         assert!(registry.heard(node, 3, read_only));
         assert_eq!(state(), Some(State::ReadOnly));
-        registry.put(node, NodeRecord { endpoint: "http://b".to_owned(), ..record });
+        registry.put(node, NodeRecord { endpoint: "http://b".to_owned(), ..record }, 2);
         assert_eq!((state(), registry.endpoint(node)), (Some(State::ReadOnly), Some("http://b".to_owned())));
         assert!(registry.list(Some(node), 10).is_empty());
+    }
+
+    /// A node moved twice in quick succession, and the answers to its two commits came in the other order: clients were
+    /// sent to the address that it had left, until it moved again.
+    #[test]
+    fn the_row_of_the_later_commit_stays_whichever_comes_first() {
+        let entropy = SeededEntropy::new(1);
+        let registry = Registry::new(SecretKey::generate(&entropy), Duration::from_secs(30));
+        let node = NodeId::generate(1, &entropy);
+        let put = |endpoint: &str, sequence| {
+            let record = NodeRecord { endpoint: endpoint.to_owned(), failure_domain: String::new(), create_ms: 1 };
+            registry.put(node, record, sequence);
+            registry.endpoint(node).unwrap()
+        };
+        assert_eq!(put("http://first", 0), "http://first");
+        assert_eq!(put("http://third", 9), "http://third");
+        assert_eq!(put("http://second", 8), "http://third");
+        assert_eq!(put("http://fourth", 10), "http://fourth");
     }
 }

@@ -12,7 +12,7 @@ use crate::error::MetadataError;
 use crate::nodes::usecases::{self, Described, RegisterNode};
 use crate::nodes::{NodeStatus, Report};
 use crate::page_token::Listing;
-use crate::store::engine::KeyRange;
+use crate::store::engine::{Decision, KeyRange, View};
 use crate::store::keys;
 use crate::store::records::UsageRecord;
 use crate::store::rows::record_of;
@@ -72,8 +72,10 @@ impl Service {
     /// [`MetadataError`].
     pub async fn register_node(&self, join: TokenKeyId, command: RegisterNode) -> Result<Joined, MetadataError> {
         let node = command.node;
-        let record = self.decide(move |view, context| usecases::register(view, context, join, &command)).await?;
-        self.registry().put(node, record);
+        let decided = self
+            .decide(move |view, context| Ok(with_sequence(view, usecases::register(view, context, join, &command)?)));
+        let (record, sequence) = decided.await?;
+        self.registry().put(node, record, sequence);
         let (key, _endpoint) = self.registry().access(node).ok_or_else(|| MetadataError::missing("node"))?;
         let cluster = self.cluster();
         Ok(Joined { cluster: cluster.id, key, token: tokens::of_node(&cluster.secret, node), beat: self.beat() })
@@ -88,8 +90,10 @@ impl Service {
             return Err(MetadataError::missing("node"));
         }
         if self.registry().endpoint(node).is_some_and(|known| known != endpoint) {
-            let record = self.decide(move |view, _context| usecases::move_to(view, node, &endpoint)).await?;
-            self.registry().put(node, record);
+            let decided =
+                self.decide(move |view, _context| Ok(with_sequence(view, usecases::move_to(view, node, &endpoint)?)));
+            let (record, sequence) = decided.await?;
+            self.registry().put(node, record, sequence);
         }
         Ok(self.beat())
     }
@@ -164,6 +168,11 @@ impl Service {
             }
         }
     }
+}
+
+/// An answer with the sequence that its commit gets.
+fn with_sequence<T>(view: &dyn View, (decision, answer): (Decision, T)) -> (Decision, (T, u64)) {
+    (decision, (answer, view.sequence()))
 }
 
 fn add(total: &mut UsageRecord, one: UsageRecord) {
