@@ -79,3 +79,22 @@ pub(crate) struct BlobArg {
     #[arg(short = 'b', long = "blob", value_name = "ID")]
     pub(crate) blob: BlobId,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_two_flags_of_a_command_clash() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_may_stand_on_either_side_of_the_command() {
+        for line in [["x", "--json", "list-tenants"], ["x", "list-tenants", "--json"]] {
+            assert!(Cli::try_parse_from(line).unwrap().global.json);
+        }
+    }
+}

@@ -67,7 +67,7 @@ impl Put {
         labels: BTreeMap<String, String>,
     ) -> Result<Blob, Failure> {
         let source = open(path)?;
-        let bar = Bar::start(context, &path.to_string_lossy());
+        let bar = Bar::start(context, &spoken(path));
         let options = UploadOptions {
             display_name: self.name.clone().unwrap_or_else(|| display_name(path)),
             content_type: self.content_type.clone(),
@@ -75,7 +75,7 @@ impl Put {
             progress: Some(bar.callback()),
         };
         let stored = session.client.upload(source, options).await;
-        stored.map_err(|error| session.failed(&format!("put of {}", path.display()), &error))
+        stored.map_err(|error| session.failed(&format!("put of {}", spoken(path)), &error))
     }
 }
 
@@ -95,6 +95,10 @@ fn open(path: &Path) -> Result<Source, Failure> {
         return Err(Failure::new(Exit::Other, format!("{} is a folder; put takes files", path.display())));
     }
     Ok(Source::File(path.to_path_buf()))
+}
+
+fn spoken(path: &Path) -> std::borrow::Cow<'_, str> {
+    if is_standard(path) { "standard input".into() } else { path.to_string_lossy() }
 }
 
 fn display_name(path: &Path) -> String {

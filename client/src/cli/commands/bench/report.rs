@@ -65,7 +65,7 @@ impl Report {
     fn text(&self) -> String {
         let Latency { p50, p90, p99, max } = self.latency_ms;
         format!(
-            "{} of {}, {} at once: {} in {:.2?}, {:.1}/s, {:.2} MiB/s, {} errors\n     \
+            "{} of {}, {} at once: {} in {:.2?}, {:.2}/s, {:.2} MiB/s, {} errors\n     \
              p50 {p50:.2} ms  p90 {p90:.2} ms  p99 {p99:.2} ms  max {max:.2} ms",
             self.operation,
             HumanBytes(self.size_bytes),

@@ -1,14 +1,16 @@
 //! Every command of the program against real services: what comes out, what does not, and how it ends.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod credentials;
+mod damage;
 
 use std::ffi::OsStr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use common::{Ended, Running, Serve, User, bytes, run_to_end, user_with_services, wait_until, write};
-use rustix::process::Signal;
+use common::{Ended, Running, User, bytes, run_to_end, user_with_services, write};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -261,104 +263,6 @@ fn a_tenant_is_registered_once() {
 }
 
 #[test]
-fn the_token_is_shown_once_and_kept_in_a_private_file() {
-    let (user, _serve) = user_with_services();
-    let registered = user.line("register-tenant -t likes");
-    assert_eq!(registered.ok(), "likes");
-    let token = registered.stderr.lines().find_map(|line| line.strip_prefix("token: ")).unwrap();
-    assert!(token.starts_with("mt1."));
-    let kept = std::fs::read_to_string(user.credentials()).unwrap();
-    assert!(kept.contains(token));
-    assert_eq!(std::fs::metadata(user.credentials()).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(user.line("register-tenant -q -t quiet").stderr, "");
-
-    let rotated = user.line("rotate-token -t likes");
-    assert_eq!(rotated.ok(), "");
-    let fresh = rotated.stderr.lines().find_map(|line| line.strip_prefix("token: ")).unwrap();
-    assert_ne!(fresh, token);
-    for token in [token, fresh] {
-        assert_eq!(user.run(["list-blobs", "-t", "likes", "--token", token]).code, Some(0), "both are valid");
-    }
-    user.line("delete-tenant -t likes").ok();
-    assert!(!std::fs::read_to_string(user.credentials()).unwrap().contains("likes"));
-}
-
-#[test]
-fn credentials_that_do_not_do_end_with_4() {
-    let (user, serve) = user_with_services();
-    let id = user.put("posts", &user.file("in", b"x"));
-    user.line("put -t nobody -f in").failed(4, &["no credential for tenant nobody", "register-tenant -t nobody"]);
-    let stranger = User::of(&serve.metadata);
-    stranger.line("list-tenants").failed(4, &["no admin credential", "admin.token"]);
-    let get = format!("get -t posts -b {id}");
-    stranger.line(&get).failed(4, &["no credential for tenant posts"]);
-    stranger.line(&format!("{get} --token nonsense")).failed(4, &["TOKEN_INVALID", "--token"]);
-    let admin = serve.storage.join("admin.token");
-    let admin = admin.to_str().unwrap();
-    user.line(&format!("{get} --token-file {admin}")).failed(4, &["SCOPE_MISSING", "the tenant's own token"]);
-    user.line("register-tenant -t likes").ok();
-    let tenant = token_of(&user, "likes");
-    user.line(&format!("list-tenants --token {tenant}")).failed(4, &["SCOPE_MISSING"]);
-    // Another tenant's blob is as if it were not there, and so is another tenant.
-    user.line(&format!("get -t likes -b {id}")).failed(3, &["BLOB_NOT_FOUND"]);
-    user.line(&format!("{get} --token {tenant}")).failed(3, &["TENANT_NOT_FOUND"]);
-    user.line(&format!("list-blobs -t posts --token {tenant}")).failed(3, &["TENANT_NOT_FOUND"]);
-    user.line(&format!("put -t posts -f in --token {tenant}")).failed(3, &["TENANT_NOT_FOUND"]);
-    user.line(&format!("delete -t posts -b {id} --token {tenant}")).failed(3, &["TENANT_NOT_FOUND"]);
-}
-
-fn token_of(user: &User, tenant: &str) -> String {
-    let kept = std::fs::read_to_string(user.credentials()).expect("there is a credentials file");
-    let kept: toml::Value = toml::from_str(&kept).expect("it is TOML");
-    let path = ["endpoints", &user.endpoint, "tenants", tenant, "token"];
-    let token = path.into_iter().try_fold(&kept, |found, key| found.get(key));
-    token.and_then(toml::Value::as_str).expect("it has the tenant's token").to_owned()
-}
-
-#[test]
-fn flags_come_before_the_environment_and_that_before_the_file() {
-    let (user, _serve) = user_with_services();
-    let token = token_of(&user, "posts");
-    let (good, bad) = (user.file("good.token", format!("{token}\n").as_bytes()), user.file("bad.token", b"nonsense"));
-    let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
-    let list = |flags: &[&str], variables: &[(&str, &str)]| {
-        let mut command = user.command();
-        command.args(["list-blobs", "-t", "posts"]).args(flags).envs(variables.iter().copied());
-        run_to_end(command, Vec::new()).code
-    };
-    let (variable, file_variable) = ("MINI_TECTONIC_TOKEN", "MINI_TECTONIC_TOKEN_FILE");
-    assert_eq!(list(&["--token", &token, "--token-file", bad], &[(variable, "nonsense")]), Some(0));
-    assert_eq!(list(&["--token-file", good], &[(variable, "nonsense"), (file_variable, bad)]), Some(0));
-    assert_eq!(list(&[], &[(variable, &token), (file_variable, bad)]), Some(0));
-    assert_eq!(list(&[], &[(file_variable, good)]), Some(0));
-    assert_eq!(list(&[], &[(variable, "")]), Some(0), "an empty variable is none");
-    assert_eq!(list(&[], &[(file_variable, bad)]), Some(4));
-    assert_eq!(list(&["--token-file", "missing"], &[]), Some(1));
-}
-
-#[test]
-fn a_damaged_or_exposed_credentials_file_is_told_of() {
-    let (user, _serve) = user_with_services();
-    std::fs::set_permissions(user.credentials(), std::fs::Permissions::from_mode(0o644)).unwrap();
-    let warned = user.line("list-blobs -t posts");
-    assert_eq!(warned.code, Some(0));
-    assert!(warned.stderr.starts_with("warning: ") && warned.stderr.contains("chmod 600"), "{}", warned.stderr);
-    write(&user.credentials(), b"version = 1\nnot toml");
-    user.line("list-blobs -t posts").failed(1, &["credentials.toml", "line 2", "was not changed"]);
-}
-
-#[test]
-fn a_token_of_another_cluster_is_told_of() {
-    let (user, mut serve) = user_with_services();
-    let address = serve.metadata.strip_prefix("http://").unwrap().to_owned();
-    serve.process.signal(Signal::KILL);
-    serve.process.wait();
-    let flags = ["--metadata-listen", &address, "--chunk-listen", "127.0.0.1:0"];
-    let _other = Serve::start_with(&user, &user.path("other"), &flags);
-    user.line("list-blobs -t posts").failed(4, &["TOKEN_INVALID", "now another cluster"]);
-}
-
-#[test]
 fn local_files_that_cannot_be_used_end_with_1() {
     let (user, _serve) = user_with_services();
     user.line("put -t posts -f missing").failed(1, &["missing", "No such file"]);
@@ -392,74 +296,6 @@ fn a_service_that_is_down_ends_with_6_and_is_named() {
         run_to_end(command, Vec::new()).failed(6, &["http://127.0.0.1:1", "mini-tectonic-rs serve"]);
     }
     assert!(!user.path("out").try_exists().unwrap());
-}
-
-#[test]
-fn damaged_chunks_end_with_7_and_leave_no_file() {
-    let (user, serve) = user_with_services();
-    let content = bytes(300 * KIB);
-    let id = user.put("posts", &user.file("in", &content));
-    let [blob] = serve.chunk_files("blob").try_into().unwrap();
-    let mut flipped = content.clone();
-    flipped[150_000] ^= 1;
-    let longer = [content.as_slice(), b"x"].concat();
-    let folder = user.path("outputs");
-    std::fs::create_dir(&folder).unwrap();
-    for (damage, stored) in
-        [("flipped bit", flipped.as_slice()), ("shorter", &content[..299 * KIB]), ("longer", &longer)]
-    {
-        write(&blob, stored);
-        let got = get_to(&user, &id, &folder.join("out"));
-        assert_eq!(got.code, Some(7), "{damage}: {}", got.stderr);
-        got.failed(7, &["error: get failed"]);
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "{damage}");
-        let printed = user.line(&format!("get -t posts -b {id}"));
-        assert_eq!(printed.code, Some(7));
-        assert!(content.starts_with(&printed.stdout), "{damage}: wrong bytes came out");
-    }
-    std::fs::remove_file(&blob).unwrap();
-    get_to(&user, &id, &folder.join("out")).failed(7, &["CHUNK_MISSING"]);
-    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
-    write(&blob, &content);
-    get_to(&user, &id, &folder.join("out")).ok();
-}
-
-#[test]
-fn a_damaged_or_missing_checksum_file_is_healed() {
-    let (user, serve) = user_with_services();
-    let content = bytes(300 * KIB);
-    let id = user.put("posts", &user.file("in", &content));
-    let [chk] = serve.chunk_files("chk").try_into().unwrap();
-    let written = read(&chk);
-    let mut flipped = written.clone();
-    flipped[30] ^= 1;
-    for damage in [Some(flipped.as_slice()), Some(&written[..40]), Some(b""), None] {
-        match damage {
-            Some(bytes) => write(&chk, bytes),
-            None => std::fs::remove_file(&chk).unwrap(),
-        }
-        let out = user.path("out");
-        get_to(&user, &id, &out).ok();
-        assert!(read(&out) == content);
-        wait_until("the checksum file is healed", || (std::fs::read(&chk).ok()? == written).then_some(()));
-    }
-}
-
-#[test]
-fn swapped_chunks_are_noticed() {
-    let (user, serve) = user_with_services();
-    let ids = [b'a', b'b'].map(|byte| user.put("posts", &user.file("in", &vec![byte; 70 * KIB])));
-    for extension in ["blob", "chk"] {
-        let [one, two] = serve.chunk_files(extension).try_into().unwrap();
-        let (first, second) = (read(&one), read(&two));
-        write(&one, &second);
-        write(&two, &first);
-        for id in &ids {
-            let got = user.line(&format!("get -t posts -b {id}"));
-            got.failed(7, &["error: get failed"]);
-            assert!(got.stdout.is_empty());
-        }
-    }
 }
 
 #[test]
