@@ -114,6 +114,9 @@ async fn start_on(
     if config.tuning.reissue_join_token {
         storage::reissue_join_token(&storage, deps.entropy.as_ref()).await?;
     }
+    if config.tuning.reissue_admin_token {
+        storage::reissue_admin_token(&storage, deps.entropy.as_ref()).await?;
+    }
     let Storage { lock, engine, cluster, paths } = storage;
     let registry = Registry::new(cluster.secret.clone(), config.tuning.node_lost_after);
     load_nodes(engine.as_ref(), &registry, &paths.metadata).await?;

@@ -20,10 +20,10 @@ use proto::token::{Token, TokenKind};
 use crate::config::Tuning;
 use crate::error::StartError;
 use crate::service::Cluster;
-use crate::store::engine::{Batch, Decision, Engine, EngineExt as _};
+use crate::store::engine::{Batch, Decision, Engine, EngineExt as _, KeyRange};
 use crate::store::keys;
-use crate::store::records::{ClusterRecord, Holder};
-use crate::store::rows::{BatchExt as _, RowError, load};
+use crate::store::records::{ClusterRecord, Holder, TokenRecord};
+use crate::store::rows::{BatchExt as _, RowError, load, record_of};
 use crate::store::sled::{SledEngine, SledOptions};
 use crate::tokens;
 
@@ -258,6 +258,44 @@ pub async fn reissue_join_token(storage: &Storage, entropy: &dyn Entropy) -> Res
     publish(&storage.paths.join_token, &token)?;
     tracing::info!(file = %storage.paths.join_token.display(), "wrote a fresh join token");
     Ok(())
+}
+
+/// Rows that are read at once while the tokens are looked through.
+const TOKENS_PER_READ: usize = 1_000;
+
+/// Writes a fresh admin token over the one in the folder, and ends every other: first the rows, in one commit, then the
+/// file. An interrupted one leaves a file that is good for nothing, and is done again by the next start that asks for it.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn reissue_admin_token(storage: &Storage, entropy: &dyn Entropy) -> Result<(), StartError> {
+    let token = Token::generate(TokenKind::Admin, entropy);
+    let mut batch = Batch::default();
+    for ended in admin_tokens(storage.engine.as_ref()).await.map_err(unreadable(&storage.paths.metadata))? {
+        batch.delete(ended);
+    }
+    batch.set(keys::token(token.key_id), &tokens::record(&token, Holder::Admin));
+    commit(&storage.paths, storage.engine.as_ref(), batch).await?;
+    publish(&storage.paths.admin_token, &token)?;
+    tracing::warn!(file = %storage.paths.admin_token.display(), "wrote a fresh admin token; the one before has ended");
+    Ok(())
+}
+
+/// The keys of the admin's tokens.
+async fn admin_tokens(engine: &dyn Engine) -> Result<Vec<Vec<u8>>, RowError> {
+    let (mut range, mut found) = (KeyRange::prefix(keys::TOKENS), Vec::new());
+    loop {
+        let rows = engine.scan(&range, TOKENS_PER_READ).await?;
+        for row in &rows {
+            if record_of::<TokenRecord>(row)?.holder == Holder::Admin {
+                found.push(row.0.to_vec());
+            }
+        }
+        match rows.last() {
+            Some((key, _)) => range = range.after(key),
+            None => return Ok(found),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use proto::entropy::SeededEntropy;
 use proto::runtime::folder::FolderError;
 
 use super::*;
-use crate::store::records::TokenRecord;
 
 async fn start(storage: &Path, seed: u64) -> Result<Storage, StartError> {
     let (tuning, entropy) = (Tuning::default(), SeededEntropy::new(seed));
@@ -184,5 +183,31 @@ async fn a_reissued_join_token_works_beside_the_one_before() {
     assert_ne!(before, after);
     assert_eq!(holder(&first, &before).await, Some(Holder::Join(None)));
     assert_eq!(holder(&first, &after).await, Some(Holder::Join(None)));
+    stop(first).await;
+}
+
+/// The file with the admin token was deleted by mistake. No start wrote another, and only a hash of it was kept: the
+/// operator was locked out for good.
+#[tokio::test]
+async fn a_reissued_admin_token_ends_the_one_before_and_leaves_all_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = start(folder.path(), 1).await.unwrap();
+    let (before, join) = (text(&first.paths.admin_token), text(&first.paths.join_token));
+    let many = SeededEntropy::new(8);
+    let tenant = Holder::Tenant("posts".parse().unwrap());
+    let tenants: Vec<_> = (0..=TOKENS_PER_READ).map(|_n| Token::generate(TokenKind::Tenant, &many)).collect();
+    for some in tenants.chunks(100) {
+        let mut batch = Batch::default();
+        some.iter().for_each(|token| batch.set(keys::token(token.key_id), &tokens::record(token, tenant.clone())));
+        commit(&first.paths, first.engine.as_ref(), batch).await.unwrap();
+    }
+    std::fs::remove_file(&first.paths.admin_token).unwrap();
+    reissue_admin_token(&first, &SeededEntropy::new(9)).await.unwrap();
+    let after = text(&first.paths.admin_token);
+    assert_eq!((holder(&first, &before).await, holder(&first, &after).await), (None, Some(Holder::Admin)));
+    assert_eq!(holder(&first, &join).await, Some(Holder::Join(None)));
+    for token in &tenants {
+        assert_eq!(holder(&first, &token.expose()).await.as_ref(), Some(&tenant));
+    }
     stop(first).await;
 }

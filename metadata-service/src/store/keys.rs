@@ -26,6 +26,8 @@ use super::engine::KeyRange;
 
 /// All tenants.
 pub const TENANTS: &[u8] = b"tenant/";
+/// All tokens of all kinds.
+pub const TOKENS: &[u8] = b"token/";
 /// All usage rows.
 pub const USAGES: &[u8] = b"usage/";
 /// All uploads of all tenants.
@@ -53,7 +55,7 @@ pub fn tenant(tenant: &TenantId) -> Vec<u8> {
 
 /// A token of any kind.
 pub fn token(key_id: TokenKeyId) -> Vec<u8> {
-    join(&[b"token/", key_id.as_bytes()])
+    join(&[TOKENS, key_id.as_bytes()])
 }
 
 /// What a tenant holds.

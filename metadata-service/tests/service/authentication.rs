@@ -126,3 +126,13 @@ async fn a_rotated_token_ends_with_the_second_rotation_and_a_deleted_tenant_s_at
     world.admin().delete_tenant(request).await.unwrap();
     assert_eq!(reason(list(&third).await), Reason::TokenInvalid);
 }
+
+#[tokio::test]
+async fn an_admin_token_that_is_issued_anew_is_taken_and_the_one_before_is_not() {
+    let mut world = World::new().await;
+    let before = world.admin_token();
+    world.restart_with(|tuning| tuning.reissue_admin_token = true).await;
+    let status = pb::GetClusterStatusRequest {};
+    assert_eq!(reason(world.cluster(&before).get_cluster_status(status).await), Reason::TokenInvalid);
+    world.cluster(&world.admin_token()).get_cluster_status(status).await.unwrap();
+}
