@@ -76,6 +76,24 @@ async fn an_open_connection_does_not_hold_the_end_up_beyond_the_drain() {
     drop(silent);
 }
 
+/// A shell gave the service 1,024 descriptors although it might have had many more, and a few hundred clients took them
+/// all.
+#[tokio::test]
+async fn it_takes_as_many_descriptors_as_it_may_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -Sn 256 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_metadata-service")]);
+    shell.arg("--storage").arg(folder.path()).args(["--listen", "127.0.0.1:0"]);
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let (child, _url) = started(shell).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id().unwrap())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let (soft, hard) = files.trim().split_once(' ').unwrap();
+    assert_eq!(Some(soft), hard.split_whitespace().next(), "{files}");
+    signal(&child, rustix::process::Signal::TERM);
+    assert_eq!(ended(child).await.0, Some(0));
+}
+
 #[tokio::test]
 async fn help_explains_and_wrong_flags_end_with_two() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,10 @@
-//! What both services need at run time and must do alike: time, tasks, workers, logs, data folders, transport.
+//! What both services need at run time and must do alike: time, tasks, workers, logs, data folders,
+//! descriptors, transport.
 //!
 //! A closed set, behind the `runtime` feature: two copies of these would drift, and a common crate would grow.
 
 pub mod clock;
+pub mod descriptors;
 pub mod folder;
 pub mod tasks;
 pub mod telemetry;
