@@ -1,5 +1,5 @@
-//! What both services need at run time and must do alike: time, tasks, workers, logs, data folders,
-//! descriptors, transport.
+//! What both services need at run time and must do alike: time, tasks, workers, logs, data folders, descriptors,
+//! transport.
 //!
 //! A closed set, behind the `runtime` feature: two copies of these would drift, and a common crate would grow.
 
