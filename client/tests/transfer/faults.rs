@@ -240,10 +240,15 @@ async fn node_knows_time(admin: &Client, now_ms: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_are_cut_while_nothing_is_sent_or_taken_are_no_failure() {
-    let cluster = Cluster::start().await;
+async fn streams_that_are_cut_again_and_again_get_on_as_long_as_something_moves() {
+    // All in one block, of which the node keeps nothing after a cut; and more cuts than a failing service is given
+    // chances.
+    let mut settings = Settings::default();
+    settings.metadata.block_bytes = 32 * BLOCK as u64;
+    settings.metadata.block_bytes_unknown_size = 8 * BLOCK as u64;
+    settings.chunk.write_session_kept = Duration::from_millis(1);
+    let cluster = Cluster::with(settings).await;
     let client = cluster.unlimited("posts").await;
-    // More cuts than a failing service is given chances.
     let content = noise(8, 25 * 256 * KIB);
     let (feed, source) = fed();
     let (sent, mut seen) = tokio::sync::watch::channel(0);
@@ -261,23 +266,17 @@ async fn streams_that_are_cut_while_nothing_is_sent_or_taken_are_no_failure() {
         drop(feed);
     };
     let (blob, ()) = tokio::join!(client.upload(source, options), feeding);
-    let blob = blob.unwrap().blob_id;
+    assert_eq!(blob.unwrap().sha256, Sha256::of(&content));
 
-    let (permit, permits) = sync_channel(0);
+    let content = noise(8, 32 * BLOCK);
+    let input = cluster.path("input");
+    write_file(&input, &content);
+    let blob = client.upload(Source::File(input), UploadOptions::default()).await.unwrap().blob_id;
+    let proxy = Arc::clone(&cluster.proxy);
+    let progress: Progress = Arc::new(move |_now| proxy.cut());
     let taken = Memory::default();
-    let sink = Sink::Writer(Box::new(Tapped { taken: taken.clone(), permits }));
-    let taking = tokio::task::spawn_blocking({
-        let proxy = Arc::clone(&cluster.proxy);
-        move || {
-            for _frame in 0..20 {
-                permit.send(()).unwrap();
-                proxy.cut();
-            }
-        }
-    });
-    let (downloaded, taking) = tokio::join!(client.download(blob, DownloadOptions::default(), sink), taking);
-    taking.unwrap();
-    downloaded.unwrap();
+    let options = DownloadOptions { progress: Some(progress), ..Default::default() };
+    client.download(blob, options, Sink::Writer(Box::new(taken.clone()))).await.unwrap();
     assert!(taken.take() == content);
 }
 
