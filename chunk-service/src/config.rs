@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use proto::limits;
+use tonic::transport::Uri;
 
 use crate::error::ChunkError;
 
@@ -47,6 +48,13 @@ impl Config {
             allow_plaintext_network: false,
             tuning: Tuning::default(),
         }
+    }
+
+    /// Refuses what could never work, before anything is made or asked.
+    pub(crate) fn check(&self) -> Result<(), ChunkError> {
+        self.tuning.check()?;
+        check_url("--metadata", &self.metadata)?;
+        self.advertise.as_deref().map_or(Ok(()), |url| check_url("--advertise", url))
     }
 
     pub(crate) fn chunks_folder(&self) -> PathBuf {
@@ -144,6 +152,17 @@ impl Tuning {
     }
 }
 
+/// `http://host:port` and nothing more: there is no TLS yet, and no path to go to.
+fn check_url(what: &'static str, url: &str) -> Result<(), ChunkError> {
+    let usable = url.parse::<Uri>().is_ok_and(|uri| {
+        uri.scheme_str() == Some("http") && uri.port().is_some() && uri.path() == "/" && uri.query().is_none()
+    });
+    if usable && url.len() <= limits::ENDPOINT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(ChunkError::Setting { what, problem: format!("{url:?} is not like http://127.0.0.1:50051") })
+}
+
 /// Reads a size such as `256KiB`, `1.5GiB` or `4096`.
 fn size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>().map(|size| size.as_u64())
@@ -182,6 +201,20 @@ mod tests {
         assert_eq!((tuning.stream_stall, tuning.chunk_low_watermark), (Duration::from_millis(500), limits::MIB));
         assert!(parse(&["--stream-stall", "soon"]).is_err());
         assert!(parse(&["--chunk-low-watermark", "-1"]).is_err());
+    }
+
+    /// A service told to find the metadata service at `nonsense` once waited for it for ever.
+    #[test]
+    fn only_plain_http_with_a_port_is_an_address_of_a_service() {
+        for good in ["http://127.0.0.1:50051", "http://[::1]:1", "http://meta.example:80/"] {
+            assert!(Config { metadata: good.to_owned(), ..Config::new("x") }.check().is_ok(), "{good}");
+        }
+        for bad in
+            ["", "nonsense", "127.0.0.1:50051", "ftp://a:1", "https://a:1", "http://a", "http://a:1/b", "http://a:1?b"]
+        {
+            assert!(Config { metadata: bad.to_owned(), ..Config::new("x") }.check().is_err(), "{bad}");
+            assert!(Config { advertise: Some(bad.to_owned()), ..Config::new("x") }.check().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -18,6 +18,17 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(300);
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
 
+/// What became of a heartbeat.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Beat {
+    /// The metadata service knows the node.
+    Answered,
+    /// It did not answer, or not with an answer.
+    Unanswered,
+    /// It answered that it does not take this node, and why.
+    Refused(String),
+}
+
 /// Sends a node's heartbeats.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
@@ -33,30 +44,40 @@ impl Heartbeat {
         Self { node, link, presence, interval: HEARTBEAT_INTERVAL, failing: false }
     }
 
-    /// Sends one heartbeat. Returns whether it was answered.
-    pub(crate) async fn beat(&mut self) -> bool {
+    /// Sends one heartbeat.
+    pub(crate) async fn beat(&mut self) -> Beat {
         match self.send().await {
             Ok(()) => {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("the metadata service answers again");
                 }
-                true
+                Beat::Answered
             }
-            Err(why) => {
+            Err(LinkError::Refused(status)) => {
+                let why = LinkError::Refused(status).text();
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%why, "the metadata service refuses this node; is it another cluster's?");
+                }
+                Beat::Refused(why)
+            }
+            Err(error) => {
+                let why = error.text();
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::warn!(%why, "a heartbeat failed; more are tried");
                 }
-                false
+                Beat::Unanswered
             }
         }
     }
 
-    async fn send(&mut self) -> Result<(), String> {
-        let space = self.node.store.space().await.map_err(|error| proto::status::chain(&error))?;
+    async fn send(&mut self) -> Result<(), LinkError> {
+        let space = self.node.store.space().await.map_err(|error| {
+            tracing::warn!(error = %proto::status::chain(&error), "the free space cannot be told");
+            LinkError::Nonsense("the node cannot tell its free space")
+        })?;
         let sent = Instant::now();
         let reason = self.node.store.latch().reason();
-        let pulse = self.link.heartbeat(&self.presence, space, reason).await;
-        let pulse = pulse.map_err(|error: LinkError| error.text())?;
+        let pulse = self.link.heartbeat(&self.presence, space, reason).await?;
         self.node.time.set(pulse.server_ms, sent);
         self.interval = pulse.interval.unwrap_or(HEARTBEAT_INTERVAL).clamp(INTERVAL_MIN, INTERVAL_MAX);
         Ok(())

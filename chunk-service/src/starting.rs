@@ -23,7 +23,7 @@ use crate::blocking::Blocking;
 use crate::config::Config;
 use crate::error::ChunkError;
 use crate::grpc::Handlers;
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::{Beat, Heartbeat};
 use crate::identity::NodeFile;
 use crate::join;
 use crate::metadata_link::{MetadataLink, Presence};
@@ -83,13 +83,13 @@ struct Opened {
 }
 
 async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result<Running, ChunkError> {
-    config.tuning.check()?;
+    config.check()?;
     let address = listener.local_addr().map_err(ChunkError::io("ask for the listener's address"))?;
     check_network(&config, address)?;
+    let link = Arc::new(MetadataLink::new(&config.metadata)?);
     let tasks = TaskGroup::new();
     let blocking = Blocking::new(config.tuning.disk_threads, tasks.broken_signal());
     let Opened { lock, disk, file } = open(&config, &deps, &blocking).await?;
-    let link = Arc::new(MetadataLink::new(&config.metadata)?);
     let node = Arc::new(Node {
         id: file.node,
         membership: OnceLock::new(),
@@ -105,7 +105,7 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
     let patience = if file.membership.is_some() { Some(FIRST_HEARTBEAT_WITHIN) } else { None };
     join(&config, &node, &link, &presence, file).await?;
     let mut heartbeat = Heartbeat::new(Arc::clone(&node), link, presence);
-    first_heartbeat(&mut heartbeat, patience).await;
+    first_heartbeat(&mut heartbeat, patience).await?;
     health.all_on().await;
     run_workers(&node, &deps, heartbeat, &health);
     tracing::info!(
@@ -227,18 +227,28 @@ async fn join(
 }
 
 /// Sends heartbeats until one is answered, or the patience ends.
-async fn first_heartbeat(heartbeat: &mut Heartbeat, patience: Option<Duration>) {
+///
+/// # Errors
+/// [`ChunkError::Refused`]: this folder and that metadata service do not belong together.
+async fn first_heartbeat(heartbeat: &mut Heartbeat, patience: Option<Duration>) -> Result<(), ChunkError> {
     let answered = async {
-        while !heartbeat.beat().await {
-            tokio::time::sleep(FIRST_HEARTBEAT_PAUSE).await;
+        loop {
+            match heartbeat.beat().await {
+                Beat::Answered => return Ok(()),
+                Beat::Refused(reason) => return Err(ChunkError::Refused { reason, advice: NOT_KNOWN_THERE }),
+                Beat::Unanswered => tokio::time::sleep(FIRST_HEARTBEAT_PAUSE).await,
+            }
         }
     };
-    match patience {
-        None => answered.await,
-        Some(patience) if tokio::time::timeout(patience, answered).await.is_ok() => {}
-        Some(_) => tracing::warn!("the metadata service does not answer; reads are served, writes are not taken yet"),
-    }
+    let Some(patience) = patience else { return answered.await };
+    tokio::time::timeout(patience, answered).await.unwrap_or_else(|_elapsed| {
+        tracing::warn!("the metadata service does not answer; reads are served, writes are not taken yet");
+        Ok(())
+    })
 }
+
+const NOT_KNOWN_THERE: &str =
+    "this data folder belongs to another metadata service, or that one has lost its own folder";
 
 fn run_workers(node: &Arc<Node>, deps: &Deps, heartbeat: Heartbeat, health: &Health) {
     node.tasks.spawn_critical("heartbeat", heartbeat.run());

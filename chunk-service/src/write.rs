@@ -154,17 +154,31 @@ impl Timers {
 
     /// Ends when the stream's time is over, with the reason.
     async fn cut(&self) -> ChunkError {
-        let at = self.stalls_at.min(self.life_ends).min(self.grant_ends);
-        tokio::select! {
-            () = self.stop.cancelled() => return ChunkError::Draining,
-            () = sleep_until(at) => {}
+        let mut over = self.over();
+        while over.is_none() {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = sleep_until(self.stalls_at.min(self.life_ends).min(self.grant_ends)) => {}
+            }
+            over = self.over();
         }
-        if at == self.grant_ends {
-            ChunkError::CapabilityExpired
-        } else if at == self.life_ends {
-            ChunkError::Stalled("it has lived for too long; go on with a new one")
+        over.unwrap_or(ChunkError::Draining)
+    }
+
+    /// Why the stream's time is over, if it is. Asked before each message: a stream that always has one at hand would
+    /// not let a timer fire.
+    fn over(&self) -> Option<ChunkError> {
+        let now = Instant::now();
+        if self.stop.is_cancelled() {
+            Some(ChunkError::Draining)
+        } else if now >= self.grant_ends {
+            Some(ChunkError::CapabilityExpired)
+        } else if now >= self.life_ends {
+            Some(ChunkError::Stalled("it has lived for too long; go on with a new one"))
+        } else if now >= self.stalls_at {
+            Some(ChunkError::Stalled("it made no progress for too long; go on with a new one"))
         } else {
-            ChunkError::Stalled("it made no progress for too long; go on with a new one")
+            None
         }
     }
 
@@ -223,11 +237,11 @@ impl<S: FrameSource> Stream<S> {
                 biased;
                 () = self.claim.stop().cancelled() => return Err(End::Left(ChunkError::TakenOver)),
                 () = self.gone.cancelled() => return Err(End::Left(broken())),
+                error = self.timers.cut() => return Err(End::Left(error)),
                 frame = self.source.next() => return frame.map_err(|error| End::Left(match error {
                     SourceError::Broken => broken(),
                     SourceError::Invalid(error) => error,
                 })),
-                error = self.timers.cut() => return Err(End::Left(error)),
                 () = sleep_until(nudge), if has_waiting => {}
             }
             self.sink.nudge().await.map_err(End::Failed)?;
@@ -280,3 +294,6 @@ impl<S: FrameSource> Stream<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use proto::error::{Reason, Retry};
+use proto::error::{Kind, Reason, Retry};
 use proto::ids::BlobId;
 use proto::status::{WireError, from_status};
 use tonic::{Code, Status};
@@ -289,7 +289,19 @@ impl Error {
 
     /// Whether the call may have had an effect although it failed.
     pub(crate) fn outcome_unknown(&self) -> bool {
-        matches!(self, Self::Broken { .. } | Self::TimedOut { .. })
+        match self {
+            Self::Broken { .. } | Self::TimedOut { .. } => true,
+            // A log sync that failed may have reached the disk all the same.
+            Self::Refused { answer, .. } => answer.reason.is_some_and(|reason| reason.kind() == Kind::Internal),
+            Self::Invalid { .. }
+            | Self::Unreachable { .. }
+            | Self::Protocol { .. }
+            | Self::Damaged { .. }
+            | Self::SourceChanged { .. }
+            | Self::QuotaReached { .. }
+            | Self::Local { .. }
+            | Self::Unsettled { .. } => false,
+        }
     }
 }
 
@@ -315,7 +327,7 @@ fn caused_by<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proto::error::{Classify, Kind};
+    use proto::error::Classify;
     use proto::status::to_status;
 
     use super::*;
@@ -359,6 +371,15 @@ mod tests {
                 | Kind::Internal => Category::Other,
             };
             assert_eq!(error.category(), expected, "{reason:?}");
+        }
+    }
+
+    /// A commit whose log sync failed was once reported as a plain failure, though the blob may be there after a restart.
+    #[test]
+    fn an_internal_error_leaves_the_outcome_open_and_any_other_answer_does_not() {
+        for reason in Reason::ALL {
+            let error = Error::from_call(&call(), to_status(&Example(reason)));
+            assert_eq!(error.outcome_unknown(), reason == Reason::Internal, "{reason:?}");
         }
     }
 

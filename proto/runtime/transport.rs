@@ -1,4 +1,5 @@
-//! What every listener of ours has in common: HTTP/2 limits, health, reflection, and an end with a deadline.
+//! What every listener of ours has in common: HTTP/2 limits, reflection, a reason on every refusal, and an end with a
+//! deadline.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,14 +7,28 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::http;
 use tonic::transport::Server;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Status};
+use tower::layer::util::{Identity, Stack};
+use tower::util::MapResponseLayer;
 
+use crate::error::{Classify, Details, Reason};
 use crate::limits;
+use crate::status::to_status;
+
+type Response = http::Response<Body>;
+type Explain = Stack<MapResponseLayer<fn(Response) -> Response>, Identity>;
+/// A server with services on it.
+pub type Router = tonic::transport::server::Router<Explain>;
 
 /// A server with our limits on it. tonic's own defaults leave streams and resets without a bound.
-pub fn server() -> Server {
+pub fn server() -> Server<Explain> {
+    let explain: fn(Response) -> Response = with_reason;
     Server::builder()
+        .layer(MapResponseLayer::new(explain))
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
         .max_frame_size(limits::HTTP2_FRAME_BYTES)
@@ -23,6 +38,29 @@ pub fn server() -> Server {
         .http2_max_local_error_reset_streams(Some(128))
         .http2_keepalive_interval(Some(limits::HTTP2_KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(limits::HTTP2_KEEPALIVE_TIMEOUT))
+}
+
+/// A request that tonic refused before any code of ours saw it.
+#[derive(Debug, thiserror::Error)]
+#[error("the request cannot be read: {0}")]
+struct Unreadable(String);
+
+impl Classify for Unreadable {
+    fn reason(&self) -> Reason {
+        Reason::FieldInvalid
+    }
+
+    fn details(&self) -> Details {
+        Details { field: Some("request"), ..Details::default() }
+    }
+}
+
+/// tonic answers a request that is too large with OUT_OF_RANGE and one that it cannot decode with INTERNAL, both without
+/// a reason. Every error of ours has details, so these two are told by having none.
+fn with_reason(response: Response) -> Response {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let unreadable = matches!(status.code(), Code::OutOfRange | Code::Internal) && status.details().is_empty();
+    if unreadable { to_status(&Unreadable(status.message().to_owned())).into_http() } else { response }
 }
 
 /// Binds a listener; port 0 picks a free one.

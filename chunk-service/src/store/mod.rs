@@ -21,7 +21,7 @@ pub(crate) mod reading;
 pub(crate) mod sessions;
 pub(crate) mod sink;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub(crate) mod writing;

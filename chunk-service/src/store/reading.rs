@@ -10,6 +10,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use proto::capability::{ChunkBinding, ReadClaims};
@@ -25,6 +26,9 @@ use super::leftover::agree;
 use super::sessions::Look;
 use super::{ChunkStore, Described};
 use crate::error::ChunkError;
+
+/// How long a read waits for the checksum file that is rebuilt on its behalf.
+const HEAL_WAITED_FOR: Duration = Duration::from_secs(2);
 
 /// Part of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +98,7 @@ impl ChunkStore {
         };
         let (reader, first, chk_lost) = self.blocking.run(job).await??;
         if chk_lost {
-            self.heal(place);
+            self.heal(place).await;
         }
         Ok((reader, first))
     }
@@ -107,7 +111,7 @@ impl ChunkStore {
         let disk = Arc::clone(&self.disk);
         let chk_lost = self.blocking.run(move || open(disk.as_ref(), &place, &claims).map(|o| o.chk_lost)).await??;
         if chk_lost {
-            self.heal(place);
+            self.heal(place).await;
         }
         Ok(())
     }
@@ -119,18 +123,22 @@ impl ChunkStore {
 }
 
 impl ChunkStore {
-    /// Has the checksum file of a chunk that was just verified written again, in the background. Without an answer from
-    /// the metadata, or with too many others at it, the file is left alone; the next read tries again.
-    fn heal(self: &Arc<Self>, place: ChunkBinding) {
+    /// Has the checksum file of a chunk that was just verified written again, in a task of its own, and waits for that a
+    /// little, so that whoever has read the chunk finds the file whole. Without an answer from the metadata, or with too
+    /// many others at it, the file is left alone; the next read tries again.
+    async fn heal(self: &Arc<Self>, place: ChunkBinding) {
         let Ok(permit) = Arc::clone(&self.heals).try_acquire_owned() else { return };
         let store = Arc::clone(self);
-        self.tasks.spawn("heal", async move {
+        let healing = self.tasks.spawn("heal", async move {
             if let Err(error) = store.heal_now(place).await {
                 let error = proto::status::chain(&error);
                 tracing::warn!(chunk = %place.chunk, %error, "a checksum file could not be rebuilt yet");
             }
             drop(permit);
         });
+        if tokio::time::timeout(HEAL_WAITED_FOR, healing).await.is_err() {
+            tracing::debug!(chunk = %place.chunk, "a read does not wait for its checksum file any longer");
+        }
     }
 
     async fn heal_now(&self, place: ChunkBinding) -> Result<(), ChunkError> {

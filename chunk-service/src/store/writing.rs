@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use proto::capability::ChunkBinding;
 use proto::checksum::{ChunkSums, Sha256};
-use proto::ids::TenantId;
+use proto::ids::{ChunkId, TenantId};
 
 use super::ChunkStore;
 use super::chk::Chk;
@@ -66,6 +66,7 @@ impl ChunkStore {
     ) -> Result<Sink, ChunkError> {
         let persisted = claim.parked_at().unwrap_or(0);
         if offset != 0 && offset != persisted {
+            let persisted = if persisted == 0 { self.complete_size(place).await? } else { persisted };
             return Err(ChunkError::WriteOffsetMismatch { persisted });
         }
         if offset != 0
@@ -81,6 +82,14 @@ impl ChunkStore {
             Start::Leftover => self.compare_or_create(self.settle_leftover(place).await?, place, announced).await?,
         };
         Ok(Sink::new(self.sink_shared(), OpenWrite::new(place, target, ticket)))
+    }
+
+    /// The size of a chunk that is complete; 0 for any other.
+    async fn complete_size(&self, place: ChunkBinding) -> Result<u64, ChunkError> {
+        match self.find(place).await? {
+            Found::Complete(pair) => Ok(pair.chk.sums.size_bytes),
+            Found::Nothing | Found::Leftover => Ok(0),
+        }
     }
 
     /// Looks for the chunk and, when nothing of it is there, makes its file, in one job.
@@ -137,7 +146,7 @@ impl ChunkStore {
         if comparing { Ok(()) } else { self.discard(claim.chunk()).await }
     }
 
-    async fn discard(&self, chunk: proto::ids::ChunkId) -> Result<(), ChunkError> {
+    async fn discard(&self, chunk: ChunkId) -> Result<(), ChunkError> {
         let disk = Arc::clone(&self.disk);
         self.blocking.run(move || durable::discard(disk.as_ref(), chunk)).await
     }

@@ -1,0 +1,122 @@
+use std::collections::VecDeque;
+use std::sync::OnceLock;
+
+use proto::runtime::{SystemClock, TaskGroup};
+
+use super::*;
+use crate::config::Tuning;
+use crate::store::testing::world::{World, blob, pattern, place};
+use crate::time::NodeTime;
+
+/// Frames that are always there at once, so that nothing ever waits for them.
+struct Eager {
+    opening: Option<Opening>,
+    frames: VecDeque<Frame>,
+    /// Comes again and again when the frames are over; without it the stream ends.
+    endless: Option<Bytes>,
+    sent: u64,
+}
+
+impl FrameSource for Eager {
+    async fn opening(&mut self) -> Result<Opening, SourceError> {
+        self.opening.take().ok_or(SourceError::Broken)
+    }
+
+    async fn next(&mut self) -> Result<Option<Frame>, SourceError> {
+        if let Some(frame) = self.frames.pop_front() {
+            return Ok(Some(frame));
+        }
+        let Some(bytes) = self.endless.clone() else { return Ok(None) };
+        let offset = self.sent;
+        self.sent += bytes.len() as u64;
+        Ok(Some(Frame { offset, bytes, crc32c: None, finish: None }))
+    }
+}
+
+fn frame(offset: u64, bytes: &[u8], finish: Option<Finish>) -> Frame {
+    Frame { offset, bytes: Bytes::copy_from_slice(bytes), crc32c: Some(crc32c(bytes)), finish }
+}
+
+fn opening(frame: Frame) -> Option<Opening> {
+    Some(Opening { chunk: place(1).chunk, size_bytes: None, frame })
+}
+
+fn node(world: &World, tuning: Tuning) -> Arc<Node> {
+    let time = NodeTime::new(Arc::new(SystemClock));
+    time.set(1, Instant::now());
+    let entropy = proto::entropy::SeededEntropy::new(1);
+    Arc::new(Node {
+        id: proto::ids::NodeId::generate(1, &entropy),
+        membership: OnceLock::new(),
+        time,
+        store: Arc::clone(&world.store),
+        tuning,
+        tasks: TaskGroup::new(),
+        draining: CancellationToken::new(),
+    })
+}
+
+fn grant(holds_for: Duration) -> WriteGrant {
+    WriteGrant { place: place(1), tenant: "posts".parse().unwrap(), max_bytes: CHUNK_BYTES_MAX, holds_for }
+}
+
+const LONG: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_millis(100);
+
+async fn run_on(world: &World, tuning: Tuning, holds_for: Duration, source: Eager) -> Result<ChunkSums, ChunkError> {
+    run(node(world, tuning), grant(holds_for), source, CancellationToken::new()).await
+}
+
+#[tokio::test]
+async fn a_stream_that_always_has_a_message_is_cut_by_every_timer() {
+    let endless = |bytes: &'static [u8]| Eager {
+        opening: opening(frame(0, b"", None)),
+        frames: VecDeque::new(),
+        endless: Some(Bytes::from_static(bytes)),
+        sent: 0,
+    };
+    let stalls = Tuning { stream_stall: SHORT, ..Tuning::default() };
+    let dies = Tuning { stream_life: SHORT, ..Tuning::default() };
+    for (what, tuning, holds_for, bytes) in [
+        ("no progress", stalls, LONG, b"".as_slice()),
+        ("life", dies, LONG, b"x"),
+        ("capability", Tuning::default(), SHORT, b"x"),
+    ] {
+        let world = World::new();
+        let cut = run_on(&world, tuning, holds_for, endless(bytes)).await;
+        match (what, cut) {
+            ("capability", Err(ChunkError::CapabilityExpired)) | (_, Err(ChunkError::Stalled(_))) => {}
+            (what, other) => panic!("{what}: {other:?}"),
+        }
+        assert_eq!(world.store.close().await.unwrap(), 1, "{what}: what came is kept");
+        assert!(world.store.is_idle(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn every_cut_of_a_stream_into_frames_gives_the_same_chunk() {
+    let bytes = pattern(200_000, 1);
+    for size in [1_000, 65_536, 100_000, 200_000] {
+        let world = World::new();
+        let parts = bytes.chunks(size).enumerate();
+        let mut frames: VecDeque<Frame> = parts.map(|(index, part)| frame((index * size) as u64, part, None)).collect();
+        frames.push_back(frame(200_000, b"", Some(Finish { sha256: Some(Sha256::of(&bytes)) })));
+        let first = frames.pop_front().unwrap();
+        let source = Eager { opening: opening(first), frames, endless: None, sent: 0 };
+        let sums = run_on(&world, Tuning::default(), LONG, source).await.unwrap();
+        assert_eq!(sums.sha256, Sha256::of(&bytes));
+        assert_eq!(world.disk.bytes(&blob(&place(1))), Some(bytes.clone()));
+        assert!(world.store.is_idle());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_what_it_sent() {
+    let world = World::new();
+    let gone = CancellationToken::new();
+    gone.cancel();
+    let source = Eager { opening: None, frames: VecDeque::new(), endless: None, sent: 0 };
+    let node = node(&world, Tuning::default());
+    assert!(run(Arc::clone(&node), grant(LONG), source, gone.clone()).await.is_err());
+    assert!(world.store.is_idle());
+}
