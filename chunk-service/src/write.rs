@@ -154,15 +154,15 @@ impl Timers {
 
     /// Ends when the stream's time is over, with the reason.
     async fn cut(&self) -> ChunkError {
-        let mut over = self.over();
-        while over.is_none() {
+        loop {
+            if let Some(over) = self.over() {
+                return over;
+            }
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = sleep_until(self.stalls_at.min(self.life_ends).min(self.grant_ends)) => {}
             }
-            over = self.over();
         }
-        over.unwrap_or(ChunkError::Draining)
     }
 
     /// Why the stream's time is over, if it is. Asked before each message: a stream that always has one at hand would

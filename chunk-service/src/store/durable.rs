@@ -134,15 +134,13 @@ fn write_chk(disk: &dyn Disk, name: &str, chk: &Chk) -> io::Result<()> {
     disk.create_new(name)?.write_at(chk.print().as_bytes(), 0)
 }
 
-/// Puts a checksum file in the place of a damaged or missing one. A crash leaves the old state or the new one, and at
-/// most a temporary file that the next attempt replaces.
+/// Puts a checksum file in the place of a damaged or missing one. A crash leaves the old state, the new one, or another
+/// damaged file, which is healed in its turn; and at most a temporary file that the next attempt replaces.
 pub(crate) fn replace_chk(disk: &dyn Disk, chk: &Chk) -> io::Result<()> {
     let name = chk_name(chk.binding.chunk);
     let temporary = format!("{name}.tmp");
     disk.unlink(&temporary)?;
-    let file = disk.create_new(&temporary)?;
-    file.write_at(chk.print().as_bytes(), 0)?;
-    file.sync()?;
+    write_chk(disk, &temporary, chk)?;
     disk.rename(&temporary, &name)
 }
 

@@ -95,12 +95,13 @@ async fn a_stream_that_always_has_a_message_is_cut_by_every_timer() {
 
 #[tokio::test]
 async fn every_cut_of_a_stream_into_frames_gives_the_same_chunk() {
-    let bytes = pattern(200_000, 1);
-    for size in [1_000, 65_536, 100_000, 200_000] {
+    // More than one batch.
+    let bytes = pattern(700_000, 1);
+    for size in [1_000, 65_536, 300_000, 700_000] {
         let world = World::new();
         let parts = bytes.chunks(size).enumerate();
         let mut frames: VecDeque<Frame> = parts.map(|(index, part)| frame((index * size) as u64, part, None)).collect();
-        frames.push_back(frame(200_000, b"", Some(Finish { sha256: Some(Sha256::of(&bytes)) })));
+        frames.push_back(frame(700_000, b"", Some(Finish { sha256: Some(Sha256::of(&bytes)) })));
         let first = frames.pop_front().unwrap();
         let source = Eager { opening: opening(first), frames, endless: None, sent: 0 };
         let sums = run_on(&world, Tuning::default(), LONG, source).await.unwrap();

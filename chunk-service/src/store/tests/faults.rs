@@ -109,6 +109,15 @@ async fn a_delete_that_cannot_be_synced_is_not_answered_as_done() {
 }
 
 #[tokio::test]
+async fn a_delete_removes_the_checksum_file_first() {
+    let (world, place) = (World::new(), place(1));
+    world.put(place, b"bytes").await.unwrap();
+    world.faults.fail(Call::Unlink, 1, Errno::IO);
+    assert!(world.store.delete(place.chunk).await.is_err());
+    assert_eq!(world.disk.names(), [blob(&place)]);
+}
+
+#[tokio::test]
 async fn a_failed_sync_fails_everybody_who_waited_for_it() {
     let world = World::new();
     world.faults.fail_always(Call::SyncFolder, Errno::IO);
