@@ -1,7 +1,7 @@
 //! SHA-256 over whole things, CRC-32C over frames and pieces.
 //!
 //! Both come from maintained crates that use the processor's instructions (SHA-NI, SSE 4.2). A chunk's pieces are its
-//! consecutive runs of [`PIECE_BYTES`](crate::limits::PIECE_BYTES), the last one shorter; the list of their CRC-32Cs is
+//! consecutive runs of [`PIECE_BYTES`], the last one shorter; the list of their CRC-32Cs is
 //! itself summed up by [`pieces_sha256`], which the metadata holds.
 
 use std::fmt;

@@ -93,7 +93,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(flags: Flags) -> anyhow::Result<()> {
-    raise_descriptor_limit();
+    proto::runtime::process::prepare();
     let signalled = stop_signal()?;
     let address = flags.listen;
     let listener = transport::bind(address).await.map_err(|source| ChunkError::Listen { address, source })?;
@@ -132,14 +132,4 @@ fn say_ready(running: &Running) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "ready chunk={}", running.endpoint())?;
     out.flush()
-}
-
-/// Each chunk in work and each connection needs a descriptor, and the usual soft limit is low.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files could not be raised");
-    }
 }

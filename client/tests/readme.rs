@@ -22,7 +22,7 @@ fn transcript(readme: &str) -> Vec<(String, String)> {
         match (line.strip_prefix("$ "), pairs.last_mut()) {
             (Some(command), _) => pairs.push((command.to_owned(), String::new())),
             (None, Some((_, expected))) => expected.push_str(&format!("{line}\n")),
-            (None, None) => panic!("the transcript begins with output: {line}"),
+            (None, None) => unreachable!("the transcript begins with a command, not with {line}"),
         }
     }
     pairs

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use metadata_service::{Config, Deps, Tuning, start};
 use proto::runtime::telemetry::{self, LogFormat};
-use proto::runtime::{descriptors, transport};
+use proto::runtime::{process, transport};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +51,7 @@ was acknowledged. A wrong command line ends with exit code 2, anything else that
 fn main() -> ExitCode {
     let args = Args::parse();
     telemetry::init(args.log_format, "info");
-    descriptors::raise_limit();
+    process::prepare();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&anyhow::Error::new(error).context("cannot start the runtime")),

@@ -1,11 +1,11 @@
-//! What both services need at run time and must do alike: time, tasks, workers, logs, data folders, descriptors,
+//! What both services need at run time and must do alike: time, tasks, workers, logs, data folders, the process itself,
 //! transport.
 //!
 //! A closed set, behind the `runtime` feature: two copies of these would drift, and a common crate would grow.
 
 pub mod clock;
-pub mod descriptors;
 pub mod folder;
+pub mod process;
 pub mod tasks;
 pub mod telemetry;
 pub mod transport;

@@ -17,3 +17,4 @@ mod peer;
 mod permission;
 mod process;
 mod streams;
+mod throughput;

@@ -28,6 +28,7 @@ use args::Cli;
 use commands::Command;
 use context::Context;
 use failure::{Exit, Failure};
+use signals::Signals;
 
 /// How long threads that still read or write may take once the command is done; one may wait for standard input for ever.
 const LAST_THREADS: Duration = Duration::from_secs(2);
@@ -52,18 +53,17 @@ fn run_command(cli: Cli) -> Result<(), Failure> {
     outcome
 }
 
-/// `serve` has its own way of ending. Of every other command Ctrl-C drops what it does, which removes temporary files.
+/// `serve` has its own way of ending. Of every other command Ctrl-C and SIGTERM drop what it does, which removes temporary
+/// files.
 async fn run_until_interrupted(command: Command, context: &Context) -> Result<(), Failure> {
     if matches!(command, Command::Serve(_)) {
         return command.run(context).await;
     }
     telemetry::init(LogFormat::Text, log_filter(context));
+    let mut signals = Signals::listen().map_err(|error| Failure::local("cannot listen for signals", &error))?;
     let outcome = tokio::select! {
         outcome = command.run(context) => outcome,
-        interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
-            Ok(()) => Failure::new(Exit::Interrupted, "interrupted"),
-            Err(error) => Failure::local("cannot listen for Ctrl-C", &error),
-        }),
+        _signal = signals.next() => Err(Failure::new(Exit::Interrupted, "interrupted")),
     };
     if outcome.is_err() {
         context.settle(LAST_CALLS).await;

@@ -73,11 +73,12 @@ impl fmt::Debug for UploadOptions {
 }
 
 impl Client {
-    /// Stores a blob and returns it once it is durable and visible. On any failure, and when the future is dropped,
-    /// nothing becomes visible.
+    /// Stores a blob and returns it once it is durable and visible. On a failure, and when the future is dropped, nothing
+    /// becomes visible, but for one case: once the commit is on its way, only its answer tells. A future that is dropped
+    /// then may have stored the blob.
     ///
     /// # Errors
-    /// [`Error`]; [`Error::Unsettled`] when the last answer was lost.
+    /// [`Error`]; [`Error::Unsettled`] when the commit's answer was lost.
     pub async fn upload(&self, source: Source, options: UploadOptions) -> Result<Blob, Error> {
         let input = apart::run(Place::Pool, move || Input::open(source)).await?;
         let meter = Meter::new(input.size_bytes(), options.progress.clone());

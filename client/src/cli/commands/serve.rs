@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
+use proto::runtime::process;
 use proto::runtime::telemetry::{self, LogFormat};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::context::Context;
@@ -53,7 +53,7 @@ impl Serve {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         telemetry::init(self.log_format, log_filter(context));
         let mut signals = Signals::listen().map_err(|error| Failure::local("cannot listen for signals", &error))?;
-        raise_descriptor_limit();
+        process::prepare();
         let Some(services) = start(self.options(), &mut signals).await? else { return Ok(()) };
         save_admin_token(context, &services);
         let ready = format!("ready metadata={} chunk={}", services.endpoint(), services.chunk_endpoint());
@@ -80,15 +80,6 @@ fn log_filter(context: &Context) -> &'static str {
         (false, 0) => "info",
         (false, 1) => "info,metadata_service=debug,chunk_service=debug",
         (false, _) => "debug",
-    }
-}
-
-/// Connections, chunks and the engine's files all take descriptors; the soft limit is often 1,024.
-fn raise_descriptor_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files stays as it was");
     }
 }
 

@@ -1,10 +1,19 @@
-//! How many files a process may hold open: sockets, chunks and the engine's files all count.
+//! What a service's process sets up before anything else.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
-/// Raises the soft limit, which is often 1,024, to the hard one. A refusal is logged and no error: with fewer
-/// descriptors the process works, until it has too few. Called once, when a process starts.
-pub fn raise_limit() {
+/// Keeps every file that the process makes to its owner, also those that libraries make, and raises the limit of open
+/// files. Called once, first in `main`.
+pub fn prepare() {
+    umask(Mode::RWXG | Mode::RWXO);
+    raise_limit();
+}
+
+/// Raises the soft limit of open files, which is often 1,024, to the hard one: sockets, chunks and the engine's files all
+/// count. A refusal is logged and no error: with fewer
+/// descriptors the process works, until it has too few.
+fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::warn!(%error, "the limit of open files stays as it was");
