@@ -17,4 +17,3 @@ mod peer;
 mod permission;
 mod process;
 mod streams;
-mod throughput;
