@@ -1,17 +1,18 @@
 //! How a chunk becomes durable, is found again, and goes.
 //!
-//! Order of a put (I1, I15): create `{uuid}.blob` exclusively; write it; sync it by the descriptor that wrote; write
+//! Order of a put (I1, I15): create `{uuid}.blob` exclusively; write it; sync it by the descriptor that wrote; publish
 //! `{uuid}.blob.chk`; sync the folder, for many chunks at once (`folder_sync`); only then may a receipt be built.
 //! Order of a delete: unlink the `.chk`, then the `.blob`, sync the folder, answer.
 //!
-//! Chunks are written under their final name. A temporary name and a rename would add a name change to every put and
-//! protect nothing: ids are never used twice, nobody reads a chunk before its receipt, and a `.chk` that parses can
-//! exist only after its `.blob` was synced. It is the `.chk` that publishes.
+//! A `.blob` is written under its final name. A temporary one and a rename would protect nothing: ids are never used
+//! twice, nobody reads a chunk before its receipt, and a `.chk` that parses can exist only after its `.blob` was synced.
+//! It is the `.chk` that publishes, and it comes by rename: a process that is killed leaves none, or a whole one, so that
+//! `sha256sum -c *.chk` has nothing to complain of. It is not synced itself: should a power cut tear it, it is healed.
 //!
 //! What a crash leaves: nothing; a `.blob` of any length and content without a `.chk`, or with a torn one (a left-over,
 //! settled by what the metadata says: see `leftover`); a complete pair that may be in the page cache only, so whoever
-//! believes it syncs it again and reads it back first ([`confirm`]). After a delete: the pair, the `.blob` alone, or
-//! nothing.
+//! believes it syncs it again and reads it back first ([`confirm`]). Perhaps also a `.chk.tmp`, which the next attempt
+//! replaces and a delete removes. After a delete: the pair, the `.blob` alone, or nothing.
 
 use std::io;
 
@@ -37,6 +38,11 @@ pub(crate) fn blob_name(chunk: ChunkId) -> String {
 /// Name of a chunk's checksum file.
 pub(crate) fn chk_name(chunk: ChunkId) -> String {
     format!("{chunk}.blob.chk")
+}
+
+/// Name under which a checksum file is written before it is published.
+fn chk_temporary_name(chunk: ChunkId) -> String {
+    format!("{chunk}.blob.chk.tmp")
 }
 
 /// What the disk holds under a chunk's names.
@@ -123,25 +129,18 @@ pub(crate) fn create(
     Ok(file)
 }
 
-/// Syncs the bytes, then writes the checksum file. What remains before a receipt is the sync of the folder.
+/// Syncs the bytes, then publishes the checksum file. What remains before a receipt is the sync of the folder.
 pub(crate) fn settle(disk: &dyn Disk, latch: &Latch, file: &dyn DiskFile, chk: &Chk) -> Result<(), ChunkError> {
     file.sync().map_err(|error| latch.sync_failed("sync a chunk", &error))?;
-    write_chk(disk, &chk_name(chk.binding.chunk), chk)
-        .map_err(|error| latch.write_failed("write a checksum file", error))
+    publish_chk(disk, chk).map_err(|error| latch.write_failed("write a checksum file", error))
 }
 
-fn write_chk(disk: &dyn Disk, name: &str, chk: &Chk) -> io::Result<()> {
-    disk.create_new(name)?.write_at(chk.print().as_bytes(), 0)
-}
-
-/// Puts a checksum file in the place of a damaged or missing one. A crash leaves the old state, the new one, or another
-/// damaged file, which is healed in its turn; and at most a temporary file that the next attempt replaces.
-pub(crate) fn replace_chk(disk: &dyn Disk, chk: &Chk) -> io::Result<()> {
-    let name = chk_name(chk.binding.chunk);
-    let temporary = format!("{name}.tmp");
+/// Writes a checksum file, also in the place of a damaged one: at no moment is there half a file under its name.
+pub(crate) fn publish_chk(disk: &dyn Disk, chk: &Chk) -> io::Result<()> {
+    let temporary = chk_temporary_name(chk.binding.chunk);
     disk.unlink(&temporary)?;
-    write_chk(disk, &temporary, chk)?;
-    disk.rename(&temporary, &name)
+    disk.create_new(&temporary)?.write_at(chk.print().as_bytes(), 0)?;
+    disk.rename(&temporary, &chk_name(chk.binding.chunk))
 }
 
 /// Makes sure of a pair that a crash may have left in the page cache only: syncs both files, then reads the bytes back
@@ -181,6 +180,7 @@ pub(crate) fn sum_up(file: &dyn DiskFile, size: u64) -> io::Result<ChunkSums> {
 pub(crate) fn remove(disk: &dyn Disk, chunk: ChunkId) -> io::Result<()> {
     disk.unlink(&chk_name(chunk))?;
     disk.unlink(&blob_name(chunk))?;
+    disk.unlink(&chk_temporary_name(chunk))?;
     Ok(())
 }
 

@@ -79,7 +79,7 @@ impl ChunkStore {
                 let (file, sums) = super::reading::sum_up_sealed(disk.as_ref(), binding.chunk, &claims)?;
                 file.sync().map_err(|error| latch.sync_failed("sync a chunk", &error))?;
                 let chk = Chk { binding, sums };
-                durable::replace_chk(disk.as_ref(), &chk)
+                durable::publish_chk(disk.as_ref(), &chk)
                     .map_err(|error| latch.write_failed("rebuild a checksum file", error))?;
                 Ok::<_, ChunkError>(Pair { file, chk })
             })

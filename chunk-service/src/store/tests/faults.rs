@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use super::super::testing::faulty_disk::Call;
-use super::super::testing::world::{ALL, World, blob, pattern, place};
+use super::super::testing::world::{ALL, World, blob, chk, pattern, place};
 use crate::error::ChunkError;
 use crate::store::writing::WriteStatus;
 
@@ -115,6 +115,26 @@ async fn a_delete_removes_the_checksum_file_first() {
     world.faults.fail(Call::Unlink, 1, Errno::IO);
     assert!(world.store.delete(place.chunk).await.is_err());
     assert_eq!(world.disk.names(), [blob(&place)]);
+}
+
+#[tokio::test]
+async fn a_checksum_file_that_was_cut_off_is_never_seen_under_its_name() {
+    let (world, place) = (World::new(), place(1));
+    world.put(place, b"bytes").await.unwrap();
+    let sound = world.disk.bytes(&chk(&place));
+    world.oracle.seal(place, b"bytes");
+    world.disk.damage(&chk(&place), |content| content[3] ^= 1);
+    let damaged = world.disk.bytes(&chk(&place));
+    // What was written under the temporary name stays there, as when the process is killed just before the rename.
+    world.faults.fail(Call::Rename, 0, Errno::NOSPC);
+    assert_eq!(world.get(place, b"bytes", ALL).await.unwrap(), b"bytes");
+    assert_eq!(world.disk.bytes(&chk(&place)), damaged);
+    assert_eq!(world.disk.names().len(), 3);
+    let mut world = world.restart().await;
+    assert_eq!(world.get(place, b"bytes", ALL).await.unwrap(), b"bytes");
+    world.settle().await;
+    assert_eq!(world.disk.bytes(&chk(&place)), sound);
+    assert_eq!(world.disk.names().len(), 2);
 }
 
 #[tokio::test]
