@@ -4,8 +4,6 @@
 //! asked for, and the next stream goes on there; a node that was restarted has nothing, and gets the block from its
 //! start. The block is done when its receipt is here (I5), wherever it was asked for.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use proto::checksum::Sha256;
 use proto::error::Retry;
@@ -13,16 +11,15 @@ use proto::pb;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Response;
-use tonic::metadata::{Ascii, MetadataValue};
 
 use super::input::InputFile;
 use super::producer::{Frame, OpenBlock, Piece};
 use super::replay::Replay;
 use super::session::{Session, UploadHandle};
-use crate::call::{attempt, bearer, request};
-use crate::channel::Peer;
+use super::target::Target;
+use crate::call::{attempt, request};
 use crate::config::ClientConfig;
-use crate::error::{Call, Error};
+use crate::error::Error;
 use crate::progress::Meter;
 use crate::retry::Budget;
 
@@ -35,32 +32,6 @@ pub(super) struct SealedBlock {
     pub(super) size_bytes: u64,
     pub(super) sha256: Sha256,
     pub(super) receipt: Bytes,
-}
-
-/// Where the chunk of a block goes.
-#[derive(Debug, Clone)]
-struct Target {
-    peer: Arc<Peer>,
-    chunk_id: String,
-    authorization: MetadataValue<Ascii>,
-}
-
-impl Target {
-    /// The target of a plan. This version writes whole blocks to one chunk service.
-    fn of(handle: &UploadHandle, plan: &pb::BlockPlan) -> Result<Self, Error> {
-        let [chunk] = plan.chunks.as_slice() else {
-            let problem = format!("a block of {} chunks, of which this client can write 1", plan.chunks.len());
-            return Err(handle.malformed(problem));
-        };
-        let peer = handle.client.peers().node(&chunk.endpoint);
-        let peer = peer.map_err(|_malformed| handle.malformed(format!("the endpoint '{}'", chunk.endpoint)))?;
-        let authorization = bearer(&chunk.capability).ok_or_else(|| handle.malformed("a malformed capability"))?;
-        Ok(Self { peer, chunk_id: chunk.chunk_id.clone(), authorization })
-    }
-
-    fn call(&self, operation: &str) -> Call {
-        self.peer.call(format!("{operation} {}", self.chunk_id))
-    }
 }
 
 /// Writes one block.

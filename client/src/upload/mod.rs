@@ -15,6 +15,7 @@ mod input;
 mod producer;
 mod replay;
 mod session;
+mod target;
 
 use std::collections::BTreeMap;
 use std::fmt;

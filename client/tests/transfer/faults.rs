@@ -46,10 +46,10 @@ fn fed() -> (SyncSender<Vec<u8>>, Source) {
     (feed, Source::Reader(Box::new(Fed(input))))
 }
 
+/// An upload that has failed takes no more; it says itself how it failed.
 fn feed_all(feed: &SyncSender<Vec<u8>>, content: &[u8]) {
-    for piece in content.chunks(64 * KIB) {
-        feed.send(piece.to_vec()).unwrap();
-    }
+    let fed = content.chunks(64 * KIB).try_for_each(|piece| feed.send(piece.to_vec()));
+    fed.ok();
 }
 
 /// Output that is taken only as it is asked for.
