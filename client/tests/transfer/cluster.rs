@@ -162,7 +162,7 @@ impl Cluster {
 
     pub(crate) async fn kill_chunk(&mut self) {
         // A process that is killed says nothing any more; a runtime that is shut down might.
-        self.proxy.unplug();
+        self.proxy.unplug().await;
         self.chunk.kill().await;
     }
 

@@ -9,6 +9,7 @@ use proto::runtime::TaskGroup;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -17,6 +18,7 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
+    connections: TaskTracker,
     target: Mutex<Option<SocketAddr>>,
     /// Cancelled to cut every connection there is.
     cut: Mutex<CancellationToken>,
@@ -36,6 +38,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
+            connections: TaskTracker::new(),
             target: Mutex::new(None),
             cut: Mutex::new(CancellationToken::new()),
             left: AtomicU64::new(u64::MAX),
@@ -58,10 +61,13 @@ impl Proxy {
         *self.shared.target.lock().unwrap() = Some(target);
     }
 
-    /// Cuts every connection, and each new one at once, until there is a target again.
-    pub(crate) fn unplug(&self) {
+    /// Cuts every connection, and each new one at once, until there is a target again. On return nothing passes.
+    pub(crate) async fn unplug(&self) {
         *self.shared.target.lock().unwrap() = None;
         self.shared.cut_all();
+        self.shared.connections.close();
+        self.shared.connections.wait().await;
+        self.shared.connections.reopen();
     }
 
     /// From now on cuts all connections each time that up to `bytes` have passed, at a random count.
@@ -153,7 +159,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskGroup) {
     let stop = tasks.stop_signal();
     while let Some(Ok((client, _from))) = stop.run_until_cancelled(listener.accept()).await {
         let cut = shared.cut.lock().unwrap().clone();
-        tasks.spawn("connection", connection(client, Arc::clone(&shared), cut));
+        let connection = connection(client, Arc::clone(&shared), cut);
+        tasks.spawn("connection", shared.connections.track_future(connection));
     }
 }
 
