@@ -95,19 +95,25 @@ fn signal_and_see_it_heard(user: &User, serve: &Serve, signal: Signal) {
     common::wait_until("the signal is heard", || log().contains("stopping").then_some(()));
 }
 
+/// The chunk service lets the stream end; whether the commit still reaches the metadata service, which stops next, is a
+/// race that either side may win. What must not happen is an id for a blob that is not there, or silence.
 #[test]
-fn a_put_in_flight_may_finish_before_the_services_stop() {
+fn a_put_in_flight_ends_well_or_says_so_when_the_services_stop() {
     let (user, mut serve) = user_with_services();
     let content = bytes(MIB);
     let mut put = put_in_flight(&user, &serve, &content);
     signal_and_see_it_heard(&user, &serve, Signal::TERM);
     drop(put.child().stdin.take());
-    assert_eq!(put.wait().code(), Some(0));
+    let code = put.wait().code();
     let mut id = String::new();
     put.child().stdout.take().unwrap().read_to_string(&mut id).unwrap();
     assert_eq!(serve.process.wait().code(), Some(0));
     let _serve = restarted(&user, serve);
-    assert!(user.line(&format!("get -t posts -b {id}")).stdout == content);
+    if code == Some(0) {
+        assert!(user.line(&format!("get -t posts -b {id}")).stdout == content);
+    } else {
+        assert_eq!((code, id.as_str()), (Some(6), ""), "it cannot reach the services any more, and says so");
+    }
 }
 
 #[test]
