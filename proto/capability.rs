@@ -59,6 +59,10 @@ pub enum Permit {
     Read(ReadClaims),
     /// DeleteChunk.
     Delete,
+    /// VerifyChunk of exactly these bytes.
+    Verify(ReadClaims),
+    /// ListChunks; the binding is [`ChunkBinding::none`].
+    List,
 }
 
 /// Which chunk, and its place in a block; also what the first lines of a checksum file say.
@@ -82,6 +86,22 @@ pub struct ChunkBinding {
     pub sequence: u64,
 }
 
+impl ChunkBinding {
+    /// The binding of what concerns a node and none of its chunks.
+    pub fn none() -> Self {
+        Self {
+            chunk: ChunkId::NIL,
+            block: BlockId::NIL,
+            blob: BlobId::NIL,
+            shard_index: 0,
+            shard_count: 0,
+            generation: 0,
+            epoch: 0,
+            sequence: 0,
+        }
+    }
+}
+
 /// A capability that has been checked, or is about to be signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capability {
@@ -89,8 +109,8 @@ pub struct Capability {
     pub cluster: ClusterId,
     /// The node that may act on it.
     pub node: NodeId,
-    /// The tenant on whose behalf.
-    pub tenant: TenantId,
+    /// The tenant on whose behalf; `None` for the metadata service's own work, which never writes.
+    pub tenant: Option<TenantId>,
     /// What is permitted.
     pub permit: Permit,
     /// On which chunk.
@@ -126,6 +146,8 @@ fn body(capability: &Capability, key_id: u32, nonce: [u8; 8]) -> pb::CapabilityB
         Permit::Write { max_bytes } => (pb::Operation::Write, *max_bytes, None),
         Permit::Read(read) => (pb::Operation::Read, 0, Some(read)),
         Permit::Delete => (pb::Operation::Delete, 0, None),
+        Permit::Verify(read) => (pb::Operation::Verify, 0, Some(read)),
+        Permit::List => (pb::Operation::List, 0, None),
     };
     let digest = |digest: Option<&Sha256>| digest.map_or_else(Bytes::new, |d| Bytes::copy_from_slice(d.as_bytes()));
     pb::CapabilityBody {
@@ -134,7 +156,7 @@ fn body(capability: &Capability, key_id: u32, nonce: [u8; 8]) -> pb::CapabilityB
         cluster_id: Bytes::copy_from_slice(cluster.as_bytes()),
         node_id: Bytes::copy_from_slice(node.as_bytes()),
         operation: operation.into(),
-        tenant_id: tenant.to_string(),
+        tenant_id: tenant.as_ref().map(ToString::to_string).unwrap_or_default(),
         chunk_id: Bytes::copy_from_slice(binding.chunk.as_bytes()),
         block_id: Bytes::copy_from_slice(binding.block.as_bytes()),
         blob_id: Bytes::copy_from_slice(binding.blob.as_bytes()),
@@ -202,18 +224,20 @@ fn verified_body(text: &str, keys: &[NodeKey]) -> Result<pb::CapabilityBody, Cap
 fn parse(body: &pb::CapabilityBody) -> Option<Capability> {
     let permit = match body.operation() {
         pb::Operation::Write => Permit::Write { max_bytes: body.max_bytes },
-        pb::Operation::Read => Permit::Read(ReadClaims {
-            size_bytes: body.size_bytes,
-            sha256: Sha256::try_from(body.sha256.as_ref()).ok()?,
-            pieces_sha256: Sha256::try_from(body.pieces_sha256.as_ref()).ok()?,
-        }),
+        pb::Operation::Read => Permit::Read(claims(body)?),
         pb::Operation::Delete => Permit::Delete,
+        pb::Operation::Verify => Permit::Verify(claims(body)?),
+        pb::Operation::List => Permit::List,
         pb::Operation::Unspecified => return None,
     };
+    let tenant = if body.tenant_id.is_empty() { None } else { Some(body.tenant_id.parse().ok()?) };
+    if tenant.is_none() && matches!(permit, Permit::Write { .. }) {
+        return None;
+    }
     Some(Capability {
         cluster: ClusterId::try_from(body.cluster_id.as_ref()).ok()?,
         node: NodeId::try_from(body.node_id.as_ref()).ok()?,
-        tenant: body.tenant_id.parse().ok()?,
+        tenant,
         permit,
         binding: ChunkBinding {
             chunk: ChunkId::try_from(body.chunk_id.as_ref()).ok()?,
@@ -227,6 +251,14 @@ fn parse(body: &pb::CapabilityBody) -> Option<Capability> {
         },
         not_before_ms: body.not_before_ms,
         expire_ms: body.expire_ms,
+    })
+}
+
+fn claims(body: &pb::CapabilityBody) -> Option<ReadClaims> {
+    Some(ReadClaims {
+        size_bytes: body.size_bytes,
+        sha256: Sha256::try_from(body.sha256.as_ref()).ok()?,
+        pieces_sha256: Sha256::try_from(body.pieces_sha256.as_ref()).ok()?,
     })
 }
 
@@ -252,7 +284,7 @@ mod tests {
             sequence: 42,
         };
         let cluster = ClusterId::generate(1, &entropy);
-        let tenant = "posts".parse().unwrap();
+        let tenant = Some("posts".parse().unwrap());
         (Capability { cluster, node, tenant, permit, binding, not_before_ms: 1_000, expire_ms: 2_000 }, key)
     }
 
@@ -263,11 +295,21 @@ mod tests {
     #[test]
     fn what_was_signed_is_what_is_read_for_every_operation() {
         let read = ReadClaims { size_bytes: 11, sha256: Sha256::of(b"a"), pieces_sha256: Sha256::of(b"b") };
-        for permit in [Permit::Write { max_bytes: 7 }, Permit::Read(read), Permit::Delete] {
+        let write = Permit::Write { max_bytes: 7 };
+        for permit in [write, Permit::Read(read), Permit::Delete, Permit::Verify(read), Permit::List] {
             let (capability, key) = example(permit);
             let text = sign(&capability, &key, [9; 8]);
             assert_eq!(check(&text, &capability, &key, 1_500), Ok(capability.clone()));
             assert_eq!(expire_ms_unverified(&text), Some(2_000));
+        }
+    }
+
+    #[test]
+    fn the_metadata_service_s_own_work_names_no_tenant_and_never_writes() {
+        for (permit, taken) in [(Permit::Delete, true), (Permit::List, true), (Permit::Write { max_bytes: 7 }, false)] {
+            let (capability, key) = example(permit);
+            let own = Capability { tenant: None, binding: ChunkBinding::none(), ..capability };
+            assert_eq!(check(&sign(&own, &key, [9; 8]), &own, &key, 1_500).is_ok(), taken, "{permit:?}");
         }
     }
 

@@ -117,6 +117,10 @@ pub enum Reason {
     UploadCommitted,
     /// The tenant still holds blobs or uploads.
     TenantNotEmpty,
+    /// The deleted blob is being collected and cannot be restored.
+    BlobCollected,
+    /// Nothing waits for this decision: the metadata were not imported, or the decision was made.
+    NotRestored,
     /// The service is about to stop.
     Draining,
     /// The service is not ready yet.
@@ -135,7 +139,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::FieldInvalid,
         Self::FrameTooLarge,
         Self::ChecksumMismatch,
@@ -167,6 +171,8 @@ impl Reason {
         Self::UploadIncomplete,
         Self::UploadCommitted,
         Self::TenantNotEmpty,
+        Self::BlobCollected,
+        Self::NotRestored,
         Self::Draining,
         Self::Starting,
         Self::ReadOnly,
@@ -210,6 +216,8 @@ impl Reason {
             Self::UploadIncomplete => "UPLOAD_INCOMPLETE",
             Self::UploadCommitted => "UPLOAD_COMMITTED",
             Self::TenantNotEmpty => "TENANT_NOT_EMPTY",
+            Self::BlobCollected => "BLOB_COLLECTED",
+            Self::NotRestored => "NOT_RESTORED",
             Self::Draining => "DRAINING",
             Self::Starting => "STARTING",
             Self::ReadOnly => "READ_ONLY",
@@ -244,9 +252,12 @@ impl Reason {
             Self::WriteOffsetMismatch | Self::ReadOffsetOutOfRange => Kind::OutOfRange,
             Self::ConcurrentWrite => Kind::Conflict,
             Self::StaleGeneration => Kind::StaleGeneration,
-            Self::UploadExpired | Self::UploadIncomplete | Self::UploadCommitted | Self::TenantNotEmpty => {
-                Kind::FailedPrecondition
-            }
+            Self::UploadExpired
+            | Self::UploadIncomplete
+            | Self::UploadCommitted
+            | Self::TenantNotEmpty
+            | Self::BlobCollected
+            | Self::NotRestored => Kind::FailedPrecondition,
             Self::Draining
             | Self::Starting
             | Self::ReadOnly
@@ -295,6 +306,8 @@ impl Reason {
             | Self::UploadIncomplete
             | Self::UploadCommitted
             | Self::TenantNotEmpty
+            | Self::BlobCollected
+            | Self::NotRestored
             | Self::ReadOnly
             | Self::Internal => Retry::Never,
         }

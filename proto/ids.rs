@@ -37,11 +37,20 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
+            /// The id of nothing: all bits 0.
+            pub const NIL: Self = Self(Uuid::nil());
+
             /// Draws a UUIDv7: ids drawn later sort later, up to the millisecond.
             pub fn generate(now_ms: u64, entropy: &dyn Entropy) -> Self {
                 let mut random = [0; 10];
                 entropy.fill(&mut random);
                 Self(Builder::from_unix_timestamp_millis(now_ms, &random).into_uuid())
+            }
+
+            /// When it was drawn, in milliseconds since 1970, by the clock of whoever drew it; `None` when it is no UUIDv7.
+            pub fn drawn_ms(&self) -> Option<u64> {
+                let (seconds, nanos) = self.0.get_timestamp().filter(|_| self.0.get_version_num() == 7)?.to_unix();
+                seconds.checked_mul(1_000)?.checked_add(u64::from(nanos) / 1_000_000)
             }
 
             /// The 16 bytes, in the order in which the text shows them.
@@ -156,6 +165,14 @@ mod tests {
         ] {
             assert_eq!(bad.parse::<BlobId>(), Err(IdError::NotAUuid), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn an_id_tells_when_it_was_drawn() {
+        let drawn = BlobId::generate(1_700_000_000_123, &SeededEntropy::new(7));
+        assert_eq!(drawn.drawn_ms(), Some(1_700_000_000_123));
+        let of_another_kind: BlobId = "0190b5c4-7e5a-4cc3-98c4-dc0c0c07398f".parse().unwrap();
+        assert_eq!((of_another_kind.drawn_ms(), BlobId::NIL.drawn_ms()), (None, None));
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl MetadataLink {
             free_bytes: space.free,
             read_only_reason: read_only_reason.unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            workers: Vec::new(),
         };
         let request = with_token(request, self.token.get())?;
         let answer = self.client.clone().heartbeat(request).await.map_err(LinkError::of)?.into_inner();

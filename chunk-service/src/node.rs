@@ -84,9 +84,14 @@ impl Node {
     /// Checks a capability to write.
     pub(crate) fn admit_write(&self, credential: Option<&str>) -> Result<WriteGrant, ChunkError> {
         let (Capability { permit, binding, tenant, .. }, holds_for) = self.admit(credential)?;
-        match permit {
-            Permit::Write { max_bytes } => Ok(WriteGrant { place: binding, tenant, max_bytes, holds_for }),
-            Permit::Read(_) | Permit::Delete => Err(ChunkError::CapabilityInvalid),
+        match (permit, tenant) {
+            (Permit::Write { max_bytes }, Some(tenant)) => {
+                Ok(WriteGrant { place: binding, tenant, max_bytes, holds_for })
+            }
+            (
+                Permit::Write { .. } | Permit::Read(_) | Permit::Delete | Permit::Verify(_) | Permit::List,
+                _any_tenant,
+            ) => Err(ChunkError::CapabilityInvalid),
         }
     }
 
@@ -95,7 +100,9 @@ impl Node {
         let (Capability { permit, binding, .. }, _holds_for) = self.admit(credential)?;
         match permit {
             Permit::Read(claims) => Ok(ReadGrant { place: binding, claims }),
-            Permit::Write { .. } | Permit::Delete => Err(ChunkError::CapabilityInvalid),
+            Permit::Write { .. } | Permit::Delete | Permit::Verify(_) | Permit::List => {
+                Err(ChunkError::CapabilityInvalid)
+            }
         }
     }
 
@@ -104,7 +111,9 @@ impl Node {
         let (Capability { permit, binding, .. }, _holds_for) = self.admit(credential)?;
         match permit {
             Permit::Delete => Ok(binding.chunk),
-            Permit::Write { .. } | Permit::Read(_) => Err(ChunkError::CapabilityInvalid),
+            Permit::Write { .. } | Permit::Read(_) | Permit::Verify(_) | Permit::List => {
+                Err(ChunkError::CapabilityInvalid)
+            }
         }
     }
 

@@ -43,6 +43,7 @@ impl Client {
                 page_size: i32::try_from(options.page_size).unwrap_or(i32::MAX),
                 page_token,
                 display_name_prefix: options.prefix.clone(),
+                deleted: false,
             };
             async move { client.page_of_blobs(message).await }
         })

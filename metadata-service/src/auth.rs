@@ -57,11 +57,20 @@ pub const ACCESS: &[(&str, Access)] = &[
     ("/minitectonic.v1.MetadataService/GetBlobLayout", Access::Tenant),
     ("/minitectonic.v1.MetadataService/ListBlobs", Access::Tenant),
     ("/minitectonic.v1.MetadataService/DeleteBlob", Access::Tenant),
+    ("/minitectonic.v1.MetadataService/UndeleteBlob", Access::Tenant),
     ("/minitectonic.v1.ClusterService/RegisterNode", Access::Join),
     ("/minitectonic.v1.ClusterService/Heartbeat", Access::Node),
     ("/minitectonic.v1.ClusterService/ListNodes", Access::Admin),
     ("/minitectonic.v1.ClusterService/DescribeChunk", Access::Node),
+    ("/minitectonic.v1.ClusterService/ReportChunks", Access::Node),
     ("/minitectonic.v1.ClusterService/GetClusterStatus", Access::Admin),
+    ("/minitectonic.v1.ClusterService/ListDamagedChunks", Access::Admin),
+    ("/minitectonic.v1.ClusterService/ListWorkers", Access::Admin),
+    ("/minitectonic.v1.ClusterService/UpdateWorker", Access::Admin),
+    ("/minitectonic.v1.ClusterService/RunWorker", Access::Admin),
+    ("/minitectonic.v1.ClusterService/CheckCluster", Access::Admin),
+    ("/minitectonic.v1.ClusterService/ExportMetadata", Access::Admin),
+    ("/minitectonic.v1.ClusterService/EndRestore", Access::Admin),
 ];
 
 /// Whom a method is for; `None` for one that is not served.

@@ -101,7 +101,7 @@ impl Mint {
         let capability = Capability {
             cluster: self.cluster,
             node: chunk.node,
-            tenant: tenant.clone(),
+            tenant: Some(tenant.clone()),
             permit,
             binding,
             not_before_ms: now_ms,

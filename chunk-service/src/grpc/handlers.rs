@@ -96,6 +96,7 @@ fn answer<T>(outcome: Result<T, ChunkError>) -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl ChunkService for Handlers {
     type ReadChunkStream = ReadStream;
+    type ListChunksStream = tokio_stream::Empty<Result<pb::ListChunksResponse, Status>>;
 
     async fn write_chunk(
         &self,
@@ -124,5 +125,19 @@ impl ChunkService for Handlers {
         request: Request<pb::DeleteChunkRequest>,
     ) -> Result<Response<pb::DeleteChunkResponse>, Status> {
         answer(self.delete(request).await)
+    }
+
+    async fn verify_chunk(
+        &self,
+        _request: Request<pb::VerifyChunkRequest>,
+    ) -> Result<Response<pb::VerifyChunkResponse>, Status> {
+        answer(Err(ChunkError::Overloaded("verifications")))
+    }
+
+    async fn list_chunks(
+        &self,
+        _request: Request<pb::ListChunksRequest>,
+    ) -> Result<Response<Self::ListChunksStream>, Status> {
+        answer(Err(ChunkError::Overloaded("listings")))
     }
 }

@@ -125,7 +125,7 @@ impl Peer {
         let now_ms = self.now_ms();
         let state = self.state();
         let (cluster, node) = (state.cluster, state.node.as_ref().unwrap().0);
-        let tenant = "posts".parse().unwrap();
+        let tenant = Some("posts".parse().unwrap());
         Capability { cluster, node, tenant, permit, binding, not_before_ms: now_ms, expire_ms: now_ms + 900_000 }
     }
 

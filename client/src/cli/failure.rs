@@ -228,6 +228,8 @@ impl Scene<'_> {
             | Reason::ConcurrentWrite
             | Reason::StaleGeneration
             | Reason::UploadCommitted
+            | Reason::BlobCollected
+            | Reason::NotRestored
             | Reason::MetadataUnreachable
             | Reason::StreamStalled
             | Reason::Internal => None,

@@ -43,6 +43,8 @@ pub(super) fn category_of(reason: Reason) -> Category {
         | Reason::UploadIncomplete
         | Reason::UploadCommitted
         | Reason::TenantNotEmpty
+        | Reason::BlobCollected
+        | Reason::NotRestored
         | Reason::Internal => Category::Other,
     }
 }
@@ -90,6 +92,8 @@ pub(super) fn advice_for(reason: Reason) -> Option<&'static str> {
         }
         Reason::UploadExpired | Reason::StreamStalled => Some("try again"),
         Reason::TenantNotEmpty => Some("delete its blobs first"),
+        Reason::BlobCollected => Some("its bytes are being removed: put it again from another copy"),
+        Reason::NotRestored => Some("`mini-tectonic-rs status` says whether a decision is due"),
         Reason::Internal => Some("the service's log has the cause under the request id"),
         Reason::FieldInvalid
         | Reason::FrameTooLarge

@@ -22,6 +22,9 @@ impl ClusterHandlers {
 
 #[async_trait]
 impl ClusterService for ClusterHandlers {
+    type CheckClusterStream = tokio_stream::Empty<Result<pb::CheckClusterResponse, tonic::Status>>;
+    type ExportMetadataStream = tokio_stream::Empty<Result<pb::ExportMetadataResponse, tonic::Status>>;
+
     async fn register_node(&self, request: Request<pb::RegisterNodeRequest>) -> Answer<pb::RegisterNodeResponse> {
         let (join, command) = command(request)?;
         answer(self.service.register_node(join, command).await)
@@ -48,5 +51,43 @@ impl ClusterService for ClusterHandlers {
     ) -> Answer<pb::GetClusterStatusResponse> {
         let () = command(request)?;
         answer(self.service.cluster_status().await)
+    }
+
+    async fn report_chunks(&self, _request: Request<pb::ReportChunksRequest>) -> Answer<pb::ReportChunksResponse> {
+        super::not_yet()
+    }
+
+    async fn list_damaged_chunks(
+        &self,
+        _request: Request<pb::ListDamagedChunksRequest>,
+    ) -> Answer<pb::ListDamagedChunksResponse> {
+        super::not_yet()
+    }
+
+    async fn list_workers(&self, _request: Request<pb::ListWorkersRequest>) -> Answer<pb::ListWorkersResponse> {
+        super::not_yet()
+    }
+
+    async fn update_worker(&self, _request: Request<pb::UpdateWorkerRequest>) -> Answer<pb::UpdateWorkerResponse> {
+        super::not_yet()
+    }
+
+    async fn run_worker(&self, _request: Request<pb::RunWorkerRequest>) -> Answer<pb::RunWorkerResponse> {
+        super::not_yet()
+    }
+
+    async fn end_restore(&self, _request: Request<pb::EndRestoreRequest>) -> Answer<pb::EndRestoreResponse> {
+        super::not_yet()
+    }
+
+    async fn check_cluster(&self, _request: Request<pb::CheckClusterRequest>) -> Answer<Self::CheckClusterStream> {
+        super::not_yet()
+    }
+
+    async fn export_metadata(
+        &self,
+        _request: Request<pb::ExportMetadataRequest>,
+    ) -> Answer<Self::ExportMetadataStream> {
+        super::not_yet()
     }
 }

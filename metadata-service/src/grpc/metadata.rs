@@ -94,4 +94,8 @@ impl MetadataService for MetadataHandlers {
     async fn delete_blob(&self, request: Request<pb::DeleteBlobRequest>) -> Answer<pb::DeleteBlobResponse> {
         answer(self.service.delete_blob(command(request)?).await)
     }
+
+    async fn undelete_blob(&self, _request: Request<pb::UndeleteBlobRequest>) -> Answer<pb::UndeleteBlobResponse> {
+        super::not_yet()
+    }
 }

@@ -24,7 +24,11 @@ impl FromAnswer<Joined> for pb::RegisterNodeResponse {
 
 impl FromAnswer<Beat> for pb::HeartbeatResponse {
     fn from_answer(beat: Beat) -> Self {
-        Self { server_time: Some(timestamp(beat.now_ms)), heartbeat_interval_ms: beat.interval_ms }
+        Self {
+            server_time: Some(timestamp(beat.now_ms)),
+            heartbeat_interval_ms: beat.interval_ms,
+            worker_settings: Vec::new(),
+        }
     }
 }
 
@@ -90,6 +94,9 @@ impl FromAnswer<ClusterStatus> for pb::GetClusterStatusResponse {
             usage: Some(usage(status.usage)),
             tenant_count: status.tenants,
             start_time: Some(timestamp(status.start_ms)),
+            damaged_chunk_count: 0,
+            restore: None,
+            warnings: Vec::new(),
         }
     }
 }

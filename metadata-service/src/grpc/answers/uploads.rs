@@ -92,6 +92,8 @@ impl From<Blob> for pb::Blob {
             create_time: Some(timestamp(record.create_ms)),
             block_size_bytes: record.block_size_bytes,
             block_count,
+            delete_time: None,
+            expire_time: None,
         }
     }
 }
