@@ -27,6 +27,7 @@ pub(crate) struct State {
     /// The node that used the join token, and its token.
     pub(crate) node: Option<(NodeId, Token)>,
     pub(crate) heartbeats: Vec<pb::HeartbeatRequest>,
+    pub(crate) reports: Vec<pb::ChunkReport>,
     pub(crate) described: HashMap<ChunkId, pb::DescribeChunkResponse>,
     pub(crate) asked: Vec<ChunkId>,
     /// Added to the time that it tells, in milliseconds.
@@ -73,6 +74,7 @@ impl Peer {
             join: Token::generate(TokenKind::Join, &OsEntropy),
             node: None,
             heartbeats: Vec::new(),
+            reports: Vec::new(),
             described: HashMap::new(),
             asked: Vec::new(),
             time_offset_ms: 0,
@@ -215,6 +217,9 @@ pub(crate) fn claims(bytes: &[u8]) -> ReadClaims {
 
 #[tonic::async_trait]
 impl ClusterService for Peer {
+    type CheckClusterStream = tokio_stream::Empty<Result<pb::CheckClusterResponse, Status>>;
+    type ExportMetadataStream = tokio_stream::Empty<Result<pb::ExportMetadataResponse, Status>>;
+
     async fn register_node(
         &self,
         request: Request<pb::RegisterNodeRequest>,
@@ -250,7 +255,11 @@ impl ClusterService for Peer {
         let server_time = self.server_time();
         let mut state = self.state();
         state.heartbeats.push(request.into_inner());
-        Ok(Response::new(pb::HeartbeatResponse { server_time, heartbeat_interval_ms: state.interval_ms }))
+        Ok(Response::new(pb::HeartbeatResponse {
+            server_time,
+            heartbeat_interval_ms: state.interval_ms,
+            worker_settings: Vec::new(),
+        }))
     }
 
     async fn describe_chunk(
@@ -275,6 +284,64 @@ impl ClusterService for Peer {
         &self,
         _request: Request<pb::GetClusterStatusRequest>,
     ) -> Result<Response<pb::GetClusterStatusResponse>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+
+    async fn report_chunks(
+        &self,
+        request: Request<pb::ReportChunksRequest>,
+    ) -> Result<Response<pb::ReportChunksResponse>, Status> {
+        self.check_node(request.metadata())?;
+        self.state().reports.extend(request.into_inner().reports);
+        Ok(Response::new(pb::ReportChunksResponse {}))
+    }
+
+    async fn list_damaged_chunks(
+        &self,
+        _request: Request<pb::ListDamagedChunksRequest>,
+    ) -> Result<Response<pb::ListDamagedChunksResponse>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+
+    async fn list_workers(
+        &self,
+        _request: Request<pb::ListWorkersRequest>,
+    ) -> Result<Response<pb::ListWorkersResponse>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+
+    async fn update_worker(
+        &self,
+        _request: Request<pb::UpdateWorkerRequest>,
+    ) -> Result<Response<pb::UpdateWorkerResponse>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+
+    async fn run_worker(
+        &self,
+        _request: Request<pb::RunWorkerRequest>,
+    ) -> Result<Response<pb::RunWorkerResponse>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+
+    async fn end_restore(
+        &self,
+        _request: Request<pb::EndRestoreRequest>,
+    ) -> Result<Response<pb::EndRestoreResponse>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+
+    async fn check_cluster(
+        &self,
+        _request: Request<pb::CheckClusterRequest>,
+    ) -> Result<Response<Self::CheckClusterStream>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+
+    async fn export_metadata(
+        &self,
+        _request: Request<pb::ExportMetadataRequest>,
+    ) -> Result<Response<Self::ExportMetadataStream>, Status> {
         Err(to_status(&Planned(Reason::ScopeMissing)))
     }
 }
