@@ -31,7 +31,7 @@ use crate::node::Node;
 use crate::reaper::Reaper;
 use crate::running::{Guards, Running, Server};
 use crate::store::ChunkStore;
-use crate::store::disk::{Disk, FolderDisk};
+use crate::store::disk::{Disk, FolderDisk, QUARANTINE};
 use crate::time::NodeTime;
 
 /// How long a node that has joined before waits for its first heartbeat's answer.
@@ -139,7 +139,7 @@ async fn open(config: &Config, deps: &Deps, blocking: &Blocking) -> Result<Opene
     let job = move || {
         folder::create(&path)?;
         let lock = folder::lock(&path)?;
-        folder::create(&path.join(".quarantine"))?;
+        folder::create(&path.join(QUARANTINE))?;
         let disk = FolderDisk::open_folder(&path).map_err(ChunkError::io("open the data folder"))?;
         let file = join::open(&path, &disk, now_ms, entropy.as_ref())?;
         Ok(Opened { lock, disk: Arc::new(disk), file })

@@ -12,8 +12,14 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
+
+/// Folder within the folder for files that are of no use and may still tell something. What is in it is never read, used
+/// or deleted by the service.
+pub(crate) const QUARANTINE: &str = ".quarantine";
+/// How many files of the same name it takes; a chunk is moved there once or twice in its life.
+const QUARANTINED_MAX: u32 = 1000;
 
 /// Room on the disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +40,9 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn unlink(&self, name: &str) -> io::Result<bool>;
     /// Gives a file another name, replacing what had it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Moves a file into [`QUARANTINE`], replacing nothing there; its new name is durable on return, that the old one
+    /// is gone only after [`Disk::sync_folder`]. Returns whether it was there.
+    fn quarantine(&self, name: &str) -> io::Result<bool>;
     /// Makes the names durable.
     fn sync_folder(&self) -> io::Result<()>;
     /// Whether any file's name ends like this.
@@ -72,6 +81,17 @@ impl FolderDisk {
         let folder = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
         Ok(Self { folder, path: path.to_path_buf() })
     }
+
+    /// The folder of what was moved aside; made when somebody has removed it.
+    fn open_quarantine(&self) -> io::Result<OwnedFd> {
+        match rustix::fs::mkdirat(&self.folder, QUARANTINE, Mode::RWXU) {
+            Ok(()) => rustix::fs::fsync(&self.folder)?,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.folder, QUARANTINE, flags, Mode::empty())?)
+    }
 }
 
 impl Disk for FolderDisk {
@@ -100,6 +120,20 @@ impl Disk for FolderDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.folder, from, &self.folder, to)?)
+    }
+
+    fn quarantine(&self, name: &str) -> io::Result<bool> {
+        let folder = self.open_quarantine()?;
+        for number in 0..QUARANTINED_MAX {
+            let new_name = if number == 0 { name.to_owned() } else { format!("{name}.{number}") };
+            match rustix::fs::renameat_with(&self.folder, name, &folder, new_name, RenameFlags::NOREPLACE) {
+                Ok(()) => return Ok(rustix::fs::fsync(&folder).map(|()| true)?),
+                Err(Errno::NOENT) => return Ok(false),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Errno::EXIST.into())
     }
 
     fn sync_folder(&self) -> io::Result<()> {
@@ -162,5 +196,29 @@ impl DiskFile for File {
 
     fn drop_cache(&self) -> io::Result<()> {
         Ok(rustix::fs::fadvise(self, 0, None, Advice::DontNeed)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarantine_keeps_every_file_that_was_moved_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open_folder(folder.path()).unwrap();
+        assert!(!disk.quarantine("x.blob").unwrap());
+        for content in [b"first", b"other"] {
+            disk.create_new("x.blob").unwrap().write_at(content, 0).unwrap();
+            assert!(disk.quarantine("x.blob").unwrap());
+            assert!(disk.open("x.blob").unwrap().is_none());
+        }
+        let read = |name| std::fs::read(folder.path().join(QUARANTINE).join(name)).unwrap();
+        assert_eq!((read("x.blob"), read("x.blob.1")), (b"first".to_vec(), b"other".to_vec()));
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(folder.path().join(QUARANTINE)).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o700);
+        assert!(!disk.holds_any(".blob").unwrap(), "what is set aside is no chunk");
     }
 }

@@ -153,14 +153,28 @@ pub(crate) fn confirm(disk: &dyn Disk, latch: &Latch, pair: &Pair) -> Result<boo
     if let Some(chk) = disk.open(&chk_name(pair.chk.binding.chunk)).map_err(ChunkError::io("open a checksum file"))? {
         chk.sync().map_err(failed)?;
     }
-    let read = pair.file.drop_cache().and_then(|()| sum_up(pair.file.as_ref(), pair.chk.sums.size_bytes));
-    match read {
-        Ok(sums) => Ok(sums == pair.chk.sums),
+    let file = pair.file.as_ref();
+    let read = || sum_up(file, pair.chk.sums.size_bytes).map(Some);
+    match file.drop_cache().and_then(|()| twice(file, read, |sums| *sums == pair.chk.sums)) {
+        Ok(sums) => Ok(sums.is_some()),
         Err(error) => {
             tracing::warn!(chunk = %pair.chk.binding.chunk, %error, "a chunk cannot be read back");
             Ok(false)
         }
     }
+}
+
+/// Reads, and reads once more past the page cache when that failed or is not good. `None` when it never was good.
+pub(crate) fn twice<T>(
+    file: &dyn DiskFile,
+    mut read: impl FnMut() -> io::Result<Option<T>>,
+    good: impl Fn(&T) -> bool,
+) -> io::Result<Option<T>> {
+    match read() {
+        Ok(Some(value)) if good(&value) => return Ok(Some(value)),
+        Ok(_) | Err(_) => file.drop_cache()?,
+    }
+    Ok(read()?.filter(good))
 }
 
 /// Sums up the first `size` bytes of a file, a little at a time.
@@ -182,6 +196,25 @@ pub(crate) fn remove(disk: &dyn Disk, chunk: ChunkId) -> io::Result<()> {
     disk.unlink(&blob_name(chunk))?;
     disk.unlink(&chk_temporary_name(chunk))?;
     Ok(())
+}
+
+/// Moves a chunk's files into quarantine, the bytes first: a checksum file that is left alone by a crash still says that
+/// there was a whole chunk, so that what follows treats it with the same care. What remains is the sync of the folder.
+pub(crate) fn quarantine(disk: &dyn Disk, chunk: ChunkId) -> io::Result<()> {
+    disk.quarantine(&blob_name(chunk))?;
+    disk.quarantine(&chk_name(chunk))?;
+    disk.unlink(&chk_temporary_name(chunk))?;
+    Ok(())
+}
+
+/// Clears the names of a left-over that nothing refers to. With a checksum file that parses it was a whole chunk once,
+/// and somebody changed it since: it is set aside, for whoever looks into that. Returns whether it was.
+pub(crate) fn clear(disk: &dyn Disk, chunk: ChunkId) -> io::Result<bool> {
+    let chk = disk.open(&chk_name(chunk))?.and_then(|chk| read_chk(chk.as_ref()));
+    match chk {
+        Some(_) => quarantine(disk, chunk).map(|()| true),
+        None => remove(disk, chunk).map(|()| false),
+    }
 }
 
 /// Removes what an abandoned write left, as far as it can: what stays is a left-over like that of a crash.

@@ -1,8 +1,9 @@
 //! What a crash left of a chunk: files that do not make a pair.
 //!
 //! The disk alone cannot say whether they may go: a committed chunk may have lost its unsynced `.chk` in a power cut. So
-//! the metadata is asked. *Open*: no receipt is known, the left-over goes and the chunk begins anew. *Sealed*: the bytes
-//! are summed up, compared with what was committed, and the `.chk` is written again. No answer: nothing is touched.
+//! the metadata is asked. *Open*: no receipt is known, the left-over goes (one with a `.chk` that parses is set aside) and
+//! the chunk begins anew. *Sealed*: the bytes are summed up, compared with what was committed, and the `.chk` is written
+//! again. No answer: nothing is touched.
 
 use std::sync::Arc;
 
@@ -62,10 +63,13 @@ impl ChunkStore {
     }
 
     async fn clear(&self, place: ChunkBinding) -> Result<Option<Pair>, ChunkError> {
-        tracing::info!(chunk = %place.chunk, "a left-over of an unfinished write goes");
         let disk = Arc::clone(&self.disk);
-        let removed = self.blocking.run(move || durable::remove(disk.as_ref(), place.chunk)).await?;
-        removed.map_err(|error| self.latch.write_failed("remove a left-over", error))?;
+        let cleared = self.blocking.run(move || durable::clear(disk.as_ref(), place.chunk)).await?;
+        if cleared.map_err(|error| self.latch.write_failed("clear a left-over", error))? {
+            tracing::warn!(chunk = %place.chunk, "a whole chunk that changed before its commit was set aside");
+        } else {
+            tracing::info!(chunk = %place.chunk, "a left-over of an unfinished write is gone");
+        }
         Ok(None)
     }
 

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use super::chk::Chk;
 use super::disk::{Disk, DiskFile};
-use super::durable::{Found, blob_name, chk_name, read_chk, same_place, sum_up};
+use super::durable::{Found, blob_name, chk_name, read_chk, same_place, sum_up, twice};
 use super::leftover::agree;
 use super::sessions::Look;
 use super::{ChunkStore, Described};
@@ -185,19 +185,6 @@ pub(crate) fn sum_up_sealed(
     let sums = twice(file.as_ref(), || sum_up(file.as_ref(), claims.size_bytes).map(Some), |sums| agree(sums, claims));
     let sums = sums.map_err(|error| read_failed(chunk, &error))?.ok_or(ChunkError::Corrupt(chunk))?;
     Ok((file, sums))
-}
-
-/// Reads, and reads once more past the page cache when that failed or is not good. `None` when it never was good.
-fn twice<T>(
-    file: &dyn DiskFile,
-    mut read: impl FnMut() -> io::Result<Option<T>>,
-    good: impl Fn(&T) -> bool,
-) -> io::Result<Option<T>> {
-    match read() {
-        Ok(Some(value)) if good(&value) => return Ok(Some(value)),
-        Ok(_) | Err(_) => file.drop_cache()?,
-    }
-    Ok(read()?.filter(good))
 }
 
 fn read_failed(chunk: ChunkId, error: &io::Error) -> ChunkError {

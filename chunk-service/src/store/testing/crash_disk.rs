@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use crate::store::disk::{Disk, DiskFile, Space};
+use crate::store::disk::{Disk, DiskFile, QUARANTINE, Space};
 
 type Inode = u64;
 
@@ -177,6 +177,18 @@ impl Disk for CrashDisk {
         Ok(())
     }
 
+    fn quarantine(&self, name: &str) -> io::Result<bool> {
+        let mut state = self.0.lock().unwrap();
+        let Some(inode) = state.names.get(name).copied() else { return Ok(false) };
+        let same_name = |taken: &&String| taken.starts_with(&format!("{QUARANTINE}/{name}"));
+        let number = state.names.keys().filter(same_name).count();
+        let new_name = format!("{QUARANTINE}/{name}.{number}");
+        state.names.insert(new_name.clone(), inode);
+        state.durable_names.insert(new_name, inode);
+        state.change(NameChange::Remove(name.to_owned()));
+        Ok(true)
+    }
+
     fn sync_folder(&self) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
         state.pending.clear();
@@ -185,7 +197,7 @@ impl Disk for CrashDisk {
     }
 
     fn holds_any(&self, suffix: &str) -> io::Result<bool> {
-        Ok(self.names().iter().any(|name| name.ends_with(suffix)))
+        Ok(self.names().iter().any(|name| name.ends_with(suffix) && !name.starts_with(QUARANTINE)))
     }
 
     fn space(&self) -> io::Result<Space> {

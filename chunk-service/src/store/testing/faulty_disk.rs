@@ -15,6 +15,7 @@ pub(crate) enum Call {
     Open,
     Unlink,
     Rename,
+    Quarantine,
     SyncFolder,
     List,
     Space,
@@ -27,11 +28,12 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Create,
         Self::Open,
         Self::Unlink,
         Self::Rename,
+        Self::Quarantine,
         Self::SyncFolder,
         Self::List,
         Self::Space,
@@ -147,6 +149,11 @@ impl Disk for FaultyDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.controller.pass(Call::Rename)?;
         self.inner.rename(from, to)
+    }
+
+    fn quarantine(&self, name: &str) -> io::Result<bool> {
+        self.controller.pass(Call::Quarantine)?;
+        self.inner.quarantine(name)
     }
 
     fn sync_folder(&self) -> io::Result<()> {

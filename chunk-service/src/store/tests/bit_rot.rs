@@ -1,7 +1,11 @@
 //! Whatever happens to the files of a chunk, wrong bytes are never served, and what can be healed is.
 
+use rustix::io::Errno;
+
+use super::super::testing::faulty_disk::Call;
 use super::super::testing::world::{ALL, World, blob, chk, pattern, place};
 use crate::error::ChunkError;
+use crate::store::disk::QUARANTINE;
 use crate::store::reading::Range;
 use crate::store::writing::WriteStatus;
 
@@ -88,6 +92,33 @@ async fn a_swapped_pair_is_not_taken_for_the_chunk_whose_name_it_bears() {
     assert_eq!(world.store.write_status(one).await.unwrap(), WriteStatus::Open(0));
 }
 
+/// A chunk that had been written whole, and went bad before its commit, was once deleted by the next write of it: what
+/// might have shown why it went bad was gone.
+#[tokio::test]
+async fn a_whole_chunk_that_went_bad_before_its_commit_is_set_aside() {
+    let (world, place, bytes) = (World::new(), place(11), pattern(1_000, 11));
+    world.put(place, &bytes).await.unwrap();
+    let chk_text = world.disk.bytes(&chk(&place));
+    world.disk.damage(&blob(&place), |content| content.truncate(7));
+    world.put(place, &bytes).await.unwrap();
+    let aside = |name: String| world.disk.bytes(&format!("{QUARANTINE}/{name}.0"));
+    assert_eq!(aside(blob(&place)), Some(bytes[..7].to_vec()));
+    assert_eq!(aside(chk(&place)), chk_text);
+    world.disk.lose(&chk(&place));
+    world.put(place, &bytes).await.unwrap();
+    assert_eq!(world.disk.names().len(), 4, "without a sound checksum file it may be the left-over of any write");
+}
+
+/// One error of the disk while a chunk was read back once made a repeat of its write begin anew, with all its bytes.
+#[tokio::test]
+async fn a_chunk_that_cannot_be_read_back_once_is_read_again_before_it_counts_as_bad() {
+    let (world, place, bytes) = (World::new(), place(12), pattern(300_000, 12));
+    let sums = world.put(place, &bytes).await.unwrap();
+    // The first read of a look is that of the checksum file.
+    world.faults.fail(Call::Read, 1, Errno::IO);
+    assert_eq!(world.store.write_status(place).await.unwrap(), WriteStatus::Complete(sums));
+}
+
 #[tokio::test]
 async fn swapped_checksum_files_alone_are_healed() {
     let (one, other) = (place(7), place(8));
@@ -127,6 +158,6 @@ async fn a_read_that_goes_wrong_once_is_repeated_past_the_cache() {
     // The first read is that of the checksum file, which is then summed up anew.
     world.faults.rot_reads(2);
     assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes);
-    world.faults.fail(super::super::testing::faulty_disk::Call::Read, 1, rustix::io::Errno::IO);
+    world.faults.fail(Call::Read, 1, Errno::IO);
     assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes);
 }
