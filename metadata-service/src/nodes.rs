@@ -6,7 +6,9 @@
 //! Whether a node is lost is a matter of elapsed time, so it is judged by the monotonic clock: a jump of the wall clock
 //! loses nobody.
 
+pub mod chunks;
 pub mod registry;
 pub mod usecases;
 
+pub use self::chunks::{ChunkNodes, Condemned, Deletion};
 pub use self::registry::{NodeStatus, Registry, Report, State};

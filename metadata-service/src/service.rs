@@ -146,6 +146,11 @@ impl Service {
         self.shared.clock.now_ms()
     }
 
+    /// Why nothing may be collected at the moment, in words; `None` when garbage may be.
+    pub fn collection_hold(&self) -> Option<String> {
+        None
+    }
+
     /// Why no writes are taken, if none are.
     pub fn read_only_reason(&self) -> Option<String> {
         self.shared.engine.latched().or_else(|| self.shared.fail_stop.reason.get().cloned())

@@ -1,3 +1,4 @@
 //! Background work.
 
+mod jumps;
 pub mod uploads;

@@ -9,14 +9,11 @@
 //!
 //! Invariants: I7 (reservations and blocks of abandoned uploads are released), I11 (by commits that change both).
 
-mod jumps;
-
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::runtime::worker::{Pass, Worker};
 use tokio::time::Instant;
 
-use self::jumps::JumpGuard;
 use crate::coordinator::blobs::{Page, page};
 use crate::error::MetadataError;
 use crate::service::Service;
@@ -24,6 +21,7 @@ use crate::store::engine::{KeyRange, Row};
 use crate::store::keys;
 use crate::store::records::{RequestRecord, UploadRecord, UploadState};
 use crate::store::rows::record_of;
+use crate::workers::jumps::JumpGuard;
 
 /// Rows of each layer that a pass looks at.
 const ROWS_PER_PASS: usize = 256;
@@ -55,7 +53,8 @@ struct Sweep {
 impl UploadSweeper {
     /// Sweeps this service's rows.
     pub fn new(service: Service) -> Self {
-        let jumps = JumpGuard::new(service.now_ms(), Instant::now(), service.tuning().upload_lease);
+        let jumps =
+            JumpGuard::new(service.now_ms(), Instant::now(), "expiry of uploads", service.tuning().upload_lease);
         Self { service, sweep: Mutex::default(), jumps: Mutex::new(jumps) }
     }
 

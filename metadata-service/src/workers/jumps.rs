@@ -1,5 +1,8 @@
 //! Notices when the wall clock jumps, by holding it against the monotonic one.
 //!
+//! Leases and graces are told by the wall clock. After a jump they seem to be over although nobody had the time that was
+//! promised, so background work that ends or destroys something holds back for as long as the promise was.
+//!
 //! A jump is told apart from time that passes only while the process runs; what happened before its start it cannot know.
 
 use std::time::Duration;
@@ -13,15 +16,16 @@ const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// See the module.
 #[derive(Debug)]
 pub(super) struct JumpGuard {
+    held_back: &'static str,
     pause: Duration,
     seen: (u64, Instant),
     jumped: Option<Instant>,
 }
 
 impl JumpGuard {
-    /// Both clocks now, and for how long a jump matters.
-    pub(super) fn new(wall_ms: u64, now: Instant, pause: Duration) -> Self {
-        Self { pause, seen: (wall_ms, now), jumped: None }
+    /// Both clocks now, what is held back after a jump, and for how long.
+    pub(super) fn new(wall_ms: u64, now: Instant, held_back: &'static str, pause: Duration) -> Self {
+        Self { held_back, pause, seen: (wall_ms, now), jumped: None }
     }
 
     /// Takes both clocks; returns whether the last jump, in either direction, is as long ago as the pause.
@@ -30,7 +34,7 @@ impl JumpGuard {
         let expected_ms = seen_ms.saturating_add(millis(now.duration_since(seen)));
         let off_ms = wall_ms.abs_diff(expected_ms);
         if off_ms > millis(TOLERANCE) {
-            tracing::warn!(off_ms, pause = ?self.pause, "the clock has jumped; no upload expires for now");
+            tracing::warn!(off_ms, held_back = self.held_back, pause = ?self.pause, "the clock has jumped");
             self.jumped = Some(now);
         }
         self.jumped.is_none_or(|jumped| now.duration_since(jumped) >= self.pause)
@@ -47,7 +51,7 @@ mod tests {
     #[test]
     fn time_that_passes_and_small_corrections_are_no_jump() {
         let start = Instant::now();
-        let mut guard = JumpGuard::new(10 * HOUR_MS, start, HOUR);
+        let mut guard = JumpGuard::new(10 * HOUR_MS, start, "nothing", HOUR);
         assert!(guard.is_steady(11 * HOUR_MS, start + HOUR));
         assert!(guard.is_steady(12 * HOUR_MS + 300_000, start + 2 * HOUR));
         assert!(guard.is_steady(13 * HOUR_MS, start + 3 * HOUR));
@@ -57,7 +61,7 @@ mod tests {
     fn a_jump_in_either_direction_pauses_and_a_second_one_begins_the_pause_anew() {
         for jumped_ms in [9 * HOUR_MS, 11 * HOUR_MS, 10 * HOUR_MS + 300_001] {
             let start = Instant::now();
-            let mut guard = JumpGuard::new(10 * HOUR_MS, start, HOUR);
+            let mut guard = JumpGuard::new(10 * HOUR_MS, start, "nothing", HOUR);
             assert!(!guard.is_steady(jumped_ms, start));
             assert!(!guard.is_steady(jumped_ms + HOUR_MS / 2, start + HOUR / 2));
             assert!(!guard.is_steady(jumped_ms, start + HOUR / 2), "back again");
