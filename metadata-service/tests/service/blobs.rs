@@ -31,7 +31,10 @@ async fn a_layout_permits_to_read_exactly_what_was_written() {
         let Permit::Read(claims) = capability.permit else { panic!("a layout permits to read") };
         assert_eq!((claims.size_bytes, claims.sha256), (bytes.len() as u64, Sha256::of(bytes)));
         assert_eq!(claims.pieces_sha256.to_string(), chunk.pieces_sha256);
-        assert_eq!((capability.tenant.as_str(), chunk.endpoint.as_str()), ("posts", "http://127.0.0.1:50052"));
+        assert_eq!(
+            (capability.tenant.as_ref().unwrap().as_str(), chunk.endpoint.as_str()),
+            ("posts", "http://127.0.0.1:50052")
+        );
     }
     assert_eq!(layout.blocks.len(), 2);
     let second = metadata.get_blob_layout(layout_of(&blob.blob_id, 12, 3)).await.unwrap().into_inner();

@@ -172,6 +172,7 @@ impl FakeNode {
             free_bytes: 1 << 39,
             read_only_reason: String::new(),
             version: "test".to_owned(),
+            workers: Vec::new(),
         }
     }
 
