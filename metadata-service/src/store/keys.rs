@@ -30,6 +30,18 @@ pub const TENANTS: &[u8] = b"tenant/";
 pub const TOKENS: &[u8] = b"token/";
 /// All usage rows.
 pub const USAGES: &[u8] = b"usage/";
+/// All committed blobs of all tenants.
+pub const BLOBS: &[u8] = b"blob/";
+/// All deleted blobs of all tenants that have not been collected.
+pub const DELETED: &[u8] = b"deleted/";
+/// All extents of all blobs.
+pub const EXTENTS: &[u8] = b"extent/";
+/// All blocks.
+pub const BLOCKS: &[u8] = b"block/";
+/// All chunks of all nodes.
+pub const REVERSE: &[u8] = b"node/";
+/// The name index of all tenants.
+pub const NAMES: &[u8] = b"name/";
 /// All uploads of all tenants.
 pub const UPLOADS: &[u8] = b"upload/";
 /// All remembered requests.
@@ -65,7 +77,7 @@ pub fn usage(tenant: &TenantId) -> Vec<u8> {
 
 /// A tenant's committed blobs, in the order of their ids.
 pub fn blobs(tenant: &TenantId) -> Vec<u8> {
-    join(&[b"blob/", tenant.as_str().as_bytes(), b"/"])
+    join(&[BLOBS, tenant.as_str().as_bytes(), b"/"])
 }
 
 /// A committed blob.
@@ -75,7 +87,7 @@ pub fn blob(tenant: &TenantId, blob: BlobId) -> Vec<u8> {
 
 /// A tenant's deleted blobs that have not been collected.
 pub fn deleted_blobs(tenant: &TenantId) -> Vec<u8> {
-    join(&[b"deleted/", tenant.as_str().as_bytes(), b"/"])
+    join(&[DELETED, tenant.as_str().as_bytes(), b"/"])
 }
 
 /// A deleted blob that has not been collected.
@@ -85,7 +97,7 @@ pub fn deleted(tenant: &TenantId, blob: BlobId) -> Vec<u8> {
 
 /// A blob's blocks, in order.
 pub fn extents(blob: BlobId) -> Vec<u8> {
-    join(&[b"extent/", blob.as_bytes()])
+    join(&[EXTENTS, blob.as_bytes()])
 }
 
 /// Which block is at an index of a blob.
@@ -100,12 +112,12 @@ pub fn extents_from(blob: BlobId, index: u64) -> KeyRange {
 
 /// A block.
 pub fn block(block: BlockId) -> Vec<u8> {
-    join(&[b"block/", block.as_bytes()])
+    join(&[BLOCKS, block.as_bytes()])
 }
 
 /// A node's chunk.
 pub fn reverse(node: NodeId, chunk: ChunkId) -> Vec<u8> {
-    join(&[b"node/", node.as_bytes(), chunk.as_bytes()])
+    join(&[REVERSE, node.as_bytes(), chunk.as_bytes()])
 }
 
 /// A tenant's uploads.
@@ -119,7 +131,7 @@ pub fn upload(tenant: &TenantId, blob: BlobId) -> Vec<u8> {
 }
 
 /// What a garbage row is about; part of its key, so that one blob can have rows of several kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GarbageKind {
     /// An upload that ended without a blob.
     Upload,
@@ -136,6 +148,10 @@ impl GarbageKind {
             Self::Blob => 2,
             Self::Surplus => 3,
         }
+    }
+
+    fn of_byte(byte: u8) -> Option<Self> {
+        [Self::Upload, Self::Blob, Self::Surplus].into_iter().find(|kind| kind.byte() == byte)
     }
 }
 
@@ -178,7 +194,7 @@ const NAME_END: [u8; 2] = [0, 1];
 
 /// A tenant's name index.
 pub fn names(tenant: &TenantId) -> Vec<u8> {
-    join(&[b"name/", tenant.as_str().as_bytes(), b"/"])
+    join(&[NAMES, tenant.as_str().as_bytes(), b"/"])
 }
 
 /// The part of the name index whose display names begin with `prefix`.
@@ -229,6 +245,44 @@ pub fn upload_of(key: &[u8]) -> Option<(TenantId, BlobId)> {
     let (tenant, id) = key.strip_prefix(UPLOADS)?.split_last_chunk::<16>()?;
     let tenant = std::str::from_utf8(tenant.strip_suffix(b"/")?).ok()?.parse().ok()?;
     Some((tenant, BlobId::try_from(id.as_slice()).ok()?))
+}
+
+/// The tenant of a key of [`usage`].
+pub fn usage_of(key: &[u8]) -> Option<TenantId> {
+    std::str::from_utf8(key.strip_prefix(USAGES)?).ok()?.parse().ok()
+}
+
+/// Blob and block index of a key of [`extent`].
+pub fn extent_of(key: &[u8]) -> Option<(BlobId, u64)> {
+    let (blob, index) = key.strip_prefix(EXTENTS)?.split_last_chunk::<8>()?;
+    Some((BlobId::try_from(blob).ok()?, u64::from_be_bytes(*index)))
+}
+
+/// The block of a key of [`block`].
+pub fn block_of(key: &[u8]) -> Option<BlockId> {
+    BlockId::try_from(key.strip_prefix(BLOCKS)?).ok()
+}
+
+/// Node and chunk of a key of [`reverse`].
+pub fn reverse_of(key: &[u8]) -> Option<(NodeId, ChunkId)> {
+    let (node, chunk) = key.strip_prefix(REVERSE)?.split_first_chunk::<16>()?;
+    Some((NodeId::try_from(node.as_slice()).ok()?, ChunkId::try_from(chunk).ok()?))
+}
+
+/// Tenant and blob of a key of [`name`].
+pub fn name_of(key: &[u8]) -> Option<(TenantId, BlobId)> {
+    let key = key.strip_prefix(NAMES)?;
+    let slash = key.iter().position(|byte| *byte == b'/')?;
+    let (tenant, entry) = key.split_at_checked(slash)?;
+    let tenant = std::str::from_utf8(tenant).ok()?.parse().ok()?;
+    Some((tenant, BlobId::try_from(last_id(entry)?).ok()?))
+}
+
+/// Moment, kind and id (of a blob or a chunk, as the kind says) of a key of the garbage layer.
+pub fn garbage_of(key: &[u8]) -> Option<(u64, GarbageKind, [u8; 16])> {
+    let (not_before_ms, rest) = key.strip_prefix(GARBAGE)?.split_first_chunk::<8>()?;
+    let ([kind], id) = rest.split_first_chunk::<1>()?;
+    Some((u64::from_be_bytes(*not_before_ms), GarbageKind::of_byte(*kind)?, id.try_into().ok()?))
 }
 
 /// The block index of a key of [`extent`].

@@ -92,14 +92,20 @@ proptest! {
         prop_assert_eq!(order, a.cmp(&b));
         prop_assert_eq!(upload_of(&upload(&id, blob_id)), Some((id.clone(), blob_id)));
         prop_assert_eq!(blob_of(&name(&id, "x", blob_id)), Some(blob_id));
+        prop_assert_eq!(extent_of(&extent(blob_id, a)), Some((blob_id, a)));
+        prop_assert_eq!(usage_of(&usage(&id)), Some(id.clone()));
+        prop_assert_eq!(name_of(&name(&id, "x/y", blob_id)), Some((id, blob_id)));
+        let due = garbage_of(&garbage(a, GarbageKind::Surplus, blob_id));
+        prop_assert_eq!(due, Some((a, GarbageKind::Surplus, *blob_id.as_bytes())));
     }
 
     #[test]
     fn no_key_panics(key in proptest::collection::vec(any::<u8>(), 0..60)) {
-        for prefix in [&b""[..], UPLOADS, NODES, TENANTS] {
+        for prefix in [&b""[..], UPLOADS, NODES, TENANTS, USAGES, EXTENTS, BLOCKS, REVERSE, NAMES, GARBAGE] {
             let key = [prefix, &key].concat();
             let parsed = (blob_of(&key), node_of(&key), tenant_of(&key), upload_of(&key), extent_index(&key));
             drop(parsed);
+            drop((usage_of(&key), extent_of(&key), block_of(&key), reverse_of(&key), name_of(&key), garbage_of(&key)));
         }
     }
 }
