@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use proto::entropy::Entropy;
+use proto::failpoint;
 use proto::ids::NodeId;
 use proto::runtime::folder;
 use proto::token::{Token, TokenKind};
@@ -42,6 +43,7 @@ pub(crate) fn open(folder: &Path, disk: &dyn Disk, now_ms: u64, entropy: &dyn En
     }
     let file = NodeFile { node: NodeId::generate(now_ms, entropy), membership: None };
     file.write(folder)?;
+    failpoint!("join.id_written");
     tracing::info!(folder = %folder.display(), node = %file.node, "an empty data folder was initialised");
     Ok(file)
 }
@@ -99,5 +101,8 @@ fn read_token(path: &Path) -> Result<Option<Token>, ChunkError> {
 /// When it cannot be written.
 pub(crate) fn keep(folder: &Path, node: NodeId, membership: &Membership) -> Result<(), ChunkError> {
     NodeFile { node, membership: Some(membership.clone()) }.write(folder)?;
-    NodeFile::seal(folder, node, membership)
+    failpoint!("join.keys_written");
+    NodeFile::seal(folder, node, membership)?;
+    failpoint!("join.identity_written");
+    Ok(())
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use proto::entropy::{Entropy, OsEntropy};
+use proto::failpoint;
 use proto::pb::chunk_service_server::SERVICE_NAME;
 use proto::runtime::folder::{self, FolderLock};
 use proto::runtime::worker::{self, Schedule};
@@ -138,7 +139,9 @@ async fn open(config: &Config, deps: &Deps, blocking: &Blocking) -> Result<Opene
     let (path, now_ms, entropy) = (config.chunks_folder(), deps.clock.now_ms(), Arc::clone(&deps.entropy));
     let job = move || {
         folder::create(&path)?;
+        failpoint!("join.folder_created");
         let lock = folder::lock(&path)?;
+        failpoint!("join.locked");
         folder::create(&path.join(QUARANTINE))?;
         let disk = FolderDisk::open_folder(&path).map_err(ChunkError::io("open the data folder"))?;
         let file = join::open(&path, &disk, now_ms, entropy.as_ref())?;
@@ -213,6 +216,7 @@ async fn join(
         Some(membership) => membership,
         None => {
             let (membership, pulse, sent) = join::join(link, presence, &config.join_token_path()).await?;
+            failpoint!("join.registered");
             let (path, id, kept) = (config.chunks_folder(), node.id, membership.clone());
             node.store.blocking().run(move || join::keep(&path, id, &kept)).await??;
             node.time.set(pulse.server_ms, sent);

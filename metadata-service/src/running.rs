@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::entropy::{Entropy, OsEntropy};
+use proto::failpoint;
 use proto::ids::ClusterId;
 use proto::runtime::folder::FolderLock;
 use proto::runtime::transport::Router;
@@ -120,6 +121,7 @@ async fn start_on(
     let Storage { lock, engine, cluster, paths } = storage;
     let registry = Registry::new(cluster.secret.clone(), config.tuning.node_lost_after);
     load_nodes(engine.as_ref(), &registry, &paths.metadata).await?;
+    failpoint!("start.nodes_loaded");
     let tasks = TaskGroup::new();
     let service = Service::new(Parts {
         engine: Arc::clone(&engine),
@@ -135,6 +137,7 @@ async fn start_on(
     let served = serve(&tasks, router, listener, stop_serving.clone(), config.drain);
     let schedule = Schedule { interval: Some(config.tuning.sweep_interval) };
     let sweeper = worker::start(&tasks, UploadSweeper::new(service.clone()), schedule, Arc::clone(&deps.entropy));
+    failpoint!("start.serving");
     health.serving().await;
     tasks.spawn("health", health.clone().follow(service.clone(), tasks.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, folder = %paths.metadata.display(), "ready");

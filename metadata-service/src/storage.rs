@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use proto::checksum::Sha256;
 use proto::entropy::Entropy;
+use proto::failpoint;
 use proto::ids::ClusterId;
 use proto::runtime::folder::{self, FolderLock, Identity};
 use proto::secret::SecretKey;
@@ -86,9 +87,12 @@ pub struct Storage {
 pub async fn open(storage: &Path, opening: Opening<'_>) -> Result<Storage, StartError> {
     let paths = Paths::of(storage);
     folder::create(&paths.metadata)?;
+    failpoint!("start.folder_created");
     let lock = folder::lock(&paths.metadata)?;
+    failpoint!("start.locked");
     let identity = Identity::read(&paths.metadata, ROLE)?;
     let engine = open_engine(&paths.metadata, opening.tuning).await?;
+    failpoint!("start.engine_opened");
     let opened = match &identity {
         Some(identity) => check(&paths, engine.as_ref(), identity).await,
         None => initialise(&paths, engine.as_ref(), opening).await,
@@ -178,7 +182,9 @@ async fn initialise(paths: &Paths, engine: &dyn Engine, opening: Opening<'_>) ->
     });
     let cluster = with_key(paths, &row, secret)?;
     write_rows(paths, engine, opening, row).await?;
+    failpoint!("start.rows_committed");
     Identity { role: ROLE, cluster: row.cluster.to_string(), node: None }.write(&paths.metadata)?;
+    failpoint!("start.identity_written");
     tracing::info!(folder = %paths.metadata.display(), cluster = %row.cluster, "initialised an empty folder");
     Ok(cluster)
 }
@@ -196,6 +202,7 @@ fn make_key(paths: &Paths, engine: &dyn Engine, opening: Opening<'_>) -> Result<
     }
     let secret = SecretKey::generate(opening.entropy);
     folder::publish(&paths.key, secret.expose())?;
+    failpoint!("start.key_written");
     Ok(secret)
 }
 
@@ -207,6 +214,7 @@ async fn write_rows(
 ) -> Result<(), StartError> {
     let admin = take_or_make(&paths.admin_token, TokenKind::Admin, opening.entropy)?;
     let join = take_or_make(&paths.join_token, TokenKind::Join, opening.entropy)?;
+    failpoint!("start.tokens_written");
     let mut batch = Batch::default();
     batch.set(keys::cluster(), &row);
     for (token, holder) in [(admin, Holder::Admin), (join, Holder::Join(None))] {
@@ -255,7 +263,9 @@ pub async fn reissue_join_token(storage: &Storage, entropy: &dyn Entropy) -> Res
     let mut batch = Batch::default();
     batch.set(keys::token(token.key_id), &tokens::record(&token, Holder::Join(None)));
     commit(&storage.paths, storage.engine.as_ref(), batch).await?;
+    failpoint!("reissue.rows_committed");
     publish(&storage.paths.join_token, &token)?;
+    failpoint!("reissue.file_written");
     tracing::info!(file = %storage.paths.join_token.display(), "wrote a fresh join token");
     Ok(())
 }
@@ -276,7 +286,9 @@ pub async fn reissue_admin_token(storage: &Storage, entropy: &dyn Entropy) -> Re
     }
     batch.set(keys::token(token.key_id), &tokens::record(&token, Holder::Admin));
     commit(&storage.paths, storage.engine.as_ref(), batch).await?;
+    failpoint!("reissue.rows_committed");
     publish(&storage.paths.admin_token, &token)?;
+    failpoint!("reissue.file_written");
     tracing::warn!(file = %storage.paths.admin_token.display(), "wrote a fresh admin token; the one before has ended");
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::checksum::crc32c;
+use crate::failpoint;
 
 /// Why a data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,9 +120,13 @@ pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
         file.sync_all()
     };
     write().map_err(io_error("write", &temporary))?;
+    failpoint!("file.written");
     #[expect(clippy::disallowed_methods, reason = "the one place that publishes small files")]
     std::fs::rename(&temporary, path).map_err(io_error("rename into place", path))?;
-    sync_folder(parent_of(path))
+    failpoint!("file.renamed");
+    sync_folder(parent_of(path))?;
+    failpoint!("file.folder_synced");
+    Ok(())
 }
 
 /// Reads a small file; `None` when it is not there.

@@ -4,6 +4,7 @@
 //! A closed set, behind the `runtime` feature: two copies of these would drift, and a common crate would grow.
 
 pub mod clock;
+pub mod failpoint;
 pub mod folder;
 pub mod process;
 pub mod tasks;

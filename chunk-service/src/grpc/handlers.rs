@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use proto::failpoint;
 use proto::limits::CHUNK_MESSAGE_BYTES_MAX;
 use proto::pb;
 use proto::pb::chunk_service_server::{ChunkService, ChunkServiceServer};
@@ -43,7 +44,9 @@ impl Handlers {
         let frames = convert::Frames::new(request.into_inner());
         let writing = self.node.tasks.spawn("write", write::run(Arc::clone(&self.node), grant, frames, gone));
         let sums = writing.await.ok().flatten().ok_or(ChunkError::Panicked)??;
-        Ok(convert::written(place.chunk, &sums, self.node.receipt(&place, &sums)?))
+        let receipt = self.node.receipt(&place, &sums)?;
+        failpoint!("put.receipt_built");
+        Ok(convert::written(place.chunk, &sums, receipt))
     }
 
     async fn write_status(

@@ -18,6 +18,7 @@ use std::io;
 
 use proto::capability::ChunkBinding;
 use proto::checksum::{ChunkHasher, ChunkSums};
+use proto::failpoint;
 use proto::ids::ChunkId;
 use proto::limits::{FRAME_BYTES, MIB};
 use rustix::io::Errno;
@@ -120,6 +121,7 @@ pub(crate) fn create(
     }
     let name = blob_name(chunk);
     let file = disk.create_new(&name).map_err(|error| latch.write_failed("create a chunk", error))?;
+    failpoint!("put.blob_created");
     if let Some(bytes) = announced.filter(|bytes| *bytes > RESERVE_ABOVE_BYTES)
         && let Err(error) = file.reserve(bytes)
     {
@@ -132,6 +134,7 @@ pub(crate) fn create(
 /// Syncs the bytes, then publishes the checksum file. What remains before a receipt is the sync of the folder.
 pub(crate) fn settle(disk: &dyn Disk, latch: &Latch, file: &dyn DiskFile, chk: &Chk) -> Result<(), ChunkError> {
     file.sync().map_err(|error| latch.sync_failed("sync a chunk", &error))?;
+    failpoint!("put.blob_synced");
     publish_chk(disk, chk).map_err(|error| latch.write_failed("write a checksum file", error))
 }
 
@@ -140,7 +143,10 @@ pub(crate) fn publish_chk(disk: &dyn Disk, chk: &Chk) -> io::Result<()> {
     let temporary = chk_temporary_name(chk.binding.chunk);
     disk.unlink(&temporary)?;
     disk.create_new(&temporary)?.write_at(chk.print().as_bytes(), 0)?;
-    disk.rename(&temporary, &chk_name(chk.binding.chunk))
+    failpoint!("put.chk_written");
+    disk.rename(&temporary, &chk_name(chk.binding.chunk))?;
+    failpoint!("put.chk_published");
+    Ok(())
 }
 
 /// Makes sure of a pair that a crash may have left in the page cache only: syncs both files, then reads the bytes back
@@ -153,6 +159,7 @@ pub(crate) fn confirm(disk: &dyn Disk, latch: &Latch, pair: &Pair) -> Result<boo
     if let Some(chk) = disk.open(&chk_name(pair.chk.binding.chunk)).map_err(ChunkError::io("open a checksum file"))? {
         chk.sync().map_err(failed)?;
     }
+    failpoint!("repeat.synced");
     let file = pair.file.as_ref();
     let read = || sum_up(file, pair.chk.sums.size_bytes).map(Some);
     match file.drop_cache().and_then(|()| twice(file, read, |sums| *sums == pair.chk.sums)) {
@@ -193,7 +200,9 @@ pub(crate) fn sum_up(file: &dyn DiskFile, size: u64) -> io::Result<ChunkSums> {
 /// Removes a chunk's names, the checksum file first.
 pub(crate) fn remove(disk: &dyn Disk, chunk: ChunkId) -> io::Result<()> {
     disk.unlink(&chk_name(chunk))?;
+    failpoint!("remove.chk_unlinked");
     disk.unlink(&blob_name(chunk))?;
+    failpoint!("remove.blob_unlinked");
     disk.unlink(&chk_temporary_name(chunk))?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use proto::capability::{ChunkBinding, ReadClaims};
 use proto::checksum::ChunkSums;
+use proto::failpoint;
 
 use super::chk::Chk;
 use super::durable::{self, Found, Pair};
@@ -70,6 +71,7 @@ impl ChunkStore {
         } else {
             tracing::info!(chunk = %place.chunk, "a left-over of an unfinished write is gone");
         }
+        failpoint!("leftover.removed");
         Ok(None)
     }
 

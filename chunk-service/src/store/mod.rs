@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use proto::capability::{ChunkBinding, ReadClaims};
+use proto::failpoint;
 use proto::ids::ChunkId;
 use proto::runtime::TaskGroup;
 use tokio::sync::Semaphore;
@@ -133,7 +134,9 @@ impl ChunkStore {
         let disk = Arc::clone(&self.disk);
         let removed = self.blocking.run(move || durable::remove(disk.as_ref(), chunk)).await?;
         removed.map_err(|error| self.latch.write_failed("remove a chunk", error))?;
-        self.folder_sync.sync().await
+        self.folder_sync.sync().await?;
+        failpoint!("remove.folder_synced");
+        Ok(())
     }
 
     /// Ends the writes whose writers did not come back in time. Returns how many.

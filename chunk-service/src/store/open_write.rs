@@ -8,6 +8,7 @@ use std::io;
 use bytes::Bytes;
 use proto::capability::ChunkBinding;
 use proto::checksum::{ChunkHasher, ChunkSums};
+use proto::failpoint;
 
 use super::disk::DiskFile;
 use super::durable::Pair;
@@ -54,6 +55,7 @@ impl OpenWrite {
         for part in parts {
             if let Target::File(file) = &self.target {
                 file.write_at(part, self.hasher.size_bytes())?;
+                failpoint!("put.part_written");
             }
             self.hasher.update(part);
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use proto::capability::ChunkBinding;
 use proto::checksum::{ChunkSums, Sha256};
+use proto::failpoint;
 use proto::ids::{ChunkId, TenantId};
 
 use super::ChunkStore;
@@ -171,6 +172,7 @@ impl ChunkStore {
         let (disk, latch) = (Arc::clone(&self.disk), self.latch.clone());
         let sums = self.blocking.run(move || end(disk.as_ref(), &latch, write, rest, stated)).await??;
         self.folder_sync.sync().await?;
+        failpoint!("put.folder_synced");
         Ok(sums)
     }
 
@@ -202,6 +204,7 @@ fn end(
     check(&sums, stated)?;
     match target {
         Target::File(file) => {
+            failpoint!("put.bytes_written");
             let chk = Chk { binding, sums };
             durable::settle(disk, latch, file.as_ref(), &chk)?;
             Ok(chk.sums)

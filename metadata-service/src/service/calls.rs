@@ -1,6 +1,7 @@
 //! One method for each call about tenants, uploads and blobs: what it decides or reads, and what it adds to that.
 
 use bytes::Bytes;
+use proto::failpoint;
 use proto::ids::{BlobId, TenantId};
 use proto::limits::BATCH_WRITES_MAX;
 use proto::receipt::{self, Receipt};
@@ -81,6 +82,7 @@ impl Service {
     /// [`MetadataError`].
     pub async fn start_upload(&self, command: StartUpload) -> Result<WritePlan, MetadataError> {
         let planned = self.decide(move |view, context| start::decide(view, context, &command)).await?;
+        failpoint!("start_upload.durable");
         self.permit_writes(planned)
     }
 
@@ -91,6 +93,7 @@ impl Service {
     pub async fn allocate_blocks(&self, command: AllocateBlocks, signed: &[Bytes]) -> Result<WritePlan, MetadataError> {
         let command = AllocateBlocks { receipts: self.verify_receipts(signed)?, ..command };
         let planned = self.decide(move |view, context| allocate::decide(view, context, &command)).await?;
+        failpoint!("allocate.durable");
         self.permit_writes(planned)
     }
 
@@ -100,7 +103,9 @@ impl Service {
     /// [`MetadataError`].
     pub async fn commit_upload(&self, command: CommitUpload, signed: &[Bytes]) -> Result<Blob, MetadataError> {
         let command = CommitUpload { receipts: self.verify_receipts(signed)?, ..command };
-        self.decide(move |view, context| commit::decide(view, context, &command)).await
+        let blob = self.decide(move |view, context| commit::decide(view, context, &command)).await?;
+        failpoint!("commit.durable");
+        Ok(blob)
     }
 
     /// See [`end::abort`].
@@ -108,7 +113,9 @@ impl Service {
     /// # Errors
     /// [`MetadataError`].
     pub async fn abort_upload(&self, tenant: TenantId, blob: BlobId) -> Result<(), MetadataError> {
-        self.decide(move |view, context| end::abort(view, context, &tenant, blob)).await
+        self.decide(move |view, context| end::abort(view, context, &tenant, blob)).await?;
+        failpoint!("abort.durable");
+        Ok(())
     }
 
     /// See [`end::expire`].
@@ -116,7 +123,9 @@ impl Service {
     /// # Errors
     /// [`MetadataError`].
     pub async fn expire_upload(&self, tenant: TenantId, blob: BlobId) -> Result<bool, MetadataError> {
-        self.decide(move |view, context| end::expire(view, context, &tenant, blob)).await
+        let expired = self.decide(move |view, context| end::expire(view, context, &tenant, blob)).await?;
+        failpoint!("expire.durable");
+        Ok(expired)
     }
 
     /// See [`request::forget`]; in as many commits as it takes.
@@ -209,6 +218,8 @@ impl Service {
     /// # Errors
     /// [`MetadataError`].
     pub async fn delete_blob(&self, command: DeleteBlob) -> Result<(), MetadataError> {
-        self.decide(move |view, context| delete::decide(view, context, &command)).await
+        self.decide(move |view, context| delete::decide(view, context, &command)).await?;
+        failpoint!("delete.durable");
+        Ok(())
     }
 }

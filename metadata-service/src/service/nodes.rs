@@ -1,6 +1,7 @@
 //! The calls of nodes and operators.
 
 use proto::capability::NodeKey;
+use proto::failpoint;
 use proto::ids::{ChunkId, ClusterId, NodeId};
 use proto::limits::PAGE_SIZE_MAX;
 use proto::runtime::clock::millis;
@@ -75,6 +76,7 @@ impl Service {
         let decided = self
             .decide(move |view, context| Ok(with_sequence(view, usecases::register(view, context, join, &command)?)));
         let (record, sequence) = decided.await?;
+        failpoint!("register_node.durable");
         self.registry().put(node, record, sequence);
         let (key, _endpoint) = self.registry().access(node).ok_or_else(|| MetadataError::missing("node"))?;
         let cluster = self.cluster();

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proto::checksum::crc32c;
+use proto::failpoint;
 use proto::runtime::folder;
 
 use super::group::Writes;
@@ -171,7 +172,10 @@ impl Log {
 impl LogSync for Log {
     fn sync(&mut self) -> io::Result<()> {
         self.database.db.flush().map_err(io::Error::other)?;
-        self.file.sync_data()
+        failpoint!("engine.log_flushed");
+        self.file.sync_data()?;
+        failpoint!("engine.log_synced");
+        Ok(())
     }
 }
 

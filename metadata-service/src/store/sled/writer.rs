@@ -14,6 +14,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use proto::failpoint;
 use tokio::sync::mpsc;
 
 use super::database::{Database, LogSync, wait_until_released};
@@ -89,10 +90,13 @@ impl Writer {
         if group.writes.is_empty() {
             return Ok(());
         }
+        failpoint!("engine.group_decided");
         let in_flight = self.shared.apply(std::mem::take(&mut group.writes), group.sequence)?;
+        failpoint!("engine.batch_applied");
         self.log.sync().map_err(|error| self.shared.latch.fail("sync its log", error))?;
         self.sequence = group.sequence;
         self.shared.settle(&in_flight, group.sequence);
+        failpoint!("engine.group_shown");
         Ok(())
     }
 
