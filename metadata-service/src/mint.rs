@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use proto::capability::{Capability, ChunkBinding, Permit, sign};
+use proto::capability::{Capability, ChunkBinding, NodeKey, Permit, sign};
 use proto::entropy::Entropy;
-use proto::ids::{BlockId, ClusterId, TenantId};
+use proto::ids::{BlockId, ClusterId, NodeId, TenantId};
 use proto::runtime::clock::{Clock, millis};
 
 use crate::coordinator::PlannedBlock;
@@ -28,6 +28,15 @@ pub struct Granted {
     pub capability: String,
     /// When it ends.
     pub expire_ms: u64,
+}
+
+/// Permission for the metadata service's own work at a node.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Where the node is.
+    pub endpoint: String,
+    /// The capability.
+    pub capability: String,
 }
 
 /// Mints capabilities.
@@ -65,6 +74,14 @@ impl Mint {
         self.grant(tenant, sealed.block, &sealed.record, permit)
     }
 
+    /// Permission for one call of the metadata service's own, on no tenant's behalf; `None` when the node is not
+    /// registered. Never handed to a client.
+    pub fn own(&self, node: NodeId, binding: ChunkBinding, permit: Permit) -> Option<Own> {
+        let (key, endpoint) = self.registry.access(node)?;
+        let (capability, _expire_ms) = self.sign(node, &key, None, binding, permit);
+        Some(Own { endpoint, capability })
+    }
+
     fn grant(
         &self,
         tenant: &TenantId,
@@ -86,8 +103,6 @@ impl Mint {
         permit: Permit,
     ) -> Result<Granted, MetadataError> {
         let (key, endpoint) = self.registry.access(chunk.node).ok_or_else(|| MetadataError::missing("node"))?;
-        let now_ms = self.clock.now_ms();
-        let expire_ms = now_ms.saturating_add(millis(self.life));
         let binding = ChunkBinding {
             chunk: chunk.chunk,
             block,
@@ -98,18 +113,25 @@ impl Mint {
             epoch: chunk.epoch,
             sequence: chunk.sequence,
         };
-        let capability = Capability {
-            cluster: self.cluster,
-            node: chunk.node,
-            tenant: Some(tenant.clone()),
-            permit,
-            binding,
-            not_before_ms: now_ms,
-            expire_ms,
-        };
+        let (capability, expire_ms) = self.sign(chunk.node, &key, Some(tenant.clone()), binding, permit);
+        Ok(Granted { chunk: *chunk, shard_index, endpoint, capability, expire_ms })
+    }
+
+    /// A capability from now on, and when it ends.
+    fn sign(
+        &self,
+        node: NodeId,
+        key: &NodeKey,
+        tenant: Option<TenantId>,
+        binding: ChunkBinding,
+        permit: Permit,
+    ) -> (String, u64) {
+        let not_before_ms = self.clock.now_ms();
+        let expire_ms = not_before_ms.saturating_add(millis(self.life));
+        let cluster = self.cluster;
+        let capability = Capability { cluster, node, tenant, permit, binding, not_before_ms, expire_ms };
         let mut nonce = [0; 8];
         self.entropy.fill(&mut nonce);
-        let capability = sign(&capability, &key, nonce);
-        Ok(Granted { chunk: *chunk, shard_index, endpoint, capability, expire_ms })
+        (sign(&capability, key, nonce), expire_ms)
     }
 }

@@ -7,8 +7,10 @@
 //! loses nobody.
 
 pub mod chunks;
+pub mod link;
 pub mod registry;
 pub mod usecases;
 
 pub use self::chunks::{ChunkNodes, Condemned, Deletion};
+pub use self::link::NodeLink;
 pub use self::registry::{NodeStatus, Registry, Report, State};

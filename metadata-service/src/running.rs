@@ -29,7 +29,8 @@ use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::grpc::{cluster_server, metadata_server};
-use crate::nodes::Registry;
+use crate::mint::Mint;
+use crate::nodes::{NodeLink, Registry};
 use crate::service::{Parts, Service};
 use crate::storage::{self, Opening, Paths, Storage};
 use crate::store::engine::{Engine, KeyRange};
@@ -122,12 +123,21 @@ async fn start_on(
     let registry = Registry::new(cluster.secret.clone(), config.tuning.node_lost_after);
     load_nodes(engine.as_ref(), &registry, &paths.metadata).await?;
     failpoint!("start.nodes_loaded");
-    let tasks = TaskGroup::new();
+    let (tasks, registry) = (TaskGroup::new(), Arc::new(registry));
+    let mint = Mint {
+        cluster: cluster.id,
+        life: config.tuning.capability_life,
+        registry: Arc::clone(&registry),
+        clock: Arc::clone(&deps.clock),
+        entropy: Arc::clone(&deps.entropy),
+    };
     let service = Service::new(Parts {
         engine: Arc::clone(&engine),
         cluster,
         tuning: config.tuning.clone(),
-        registry: Arc::new(registry),
+        registry,
+        chunk_nodes: Arc::new(NodeLink::new(mint.clone())),
+        mint,
         clock: Arc::clone(&deps.clock),
         entropy: Arc::clone(&deps.entropy),
         tasks: tasks.clone(),

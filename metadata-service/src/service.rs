@@ -27,7 +27,7 @@ use crate::coordinator::upload::Upload;
 use crate::coordinator::{Context, Outcome, PlannedBlock};
 use crate::error::MetadataError;
 use crate::mint::{Granted, Mint};
-use crate::nodes::Registry;
+use crate::nodes::{ChunkNodes, Registry};
 use crate::store::engine::{Engine, EngineExt as _, View};
 
 /// Which cluster this is.
@@ -54,6 +54,7 @@ struct Shared {
     tuning: Tuning,
     registry: Arc<Registry>,
     mint: Mint,
+    chunk_nodes: Arc<dyn ChunkNodes>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     tasks: TaskGroup,
@@ -92,6 +93,10 @@ pub struct Parts {
     pub tuning: Tuning,
     /// The nodes.
     pub registry: Arc<Registry>,
+    /// Permits reads and writes at nodes.
+    pub mint: Mint,
+    /// Does at nodes what the service itself asks of them.
+    pub chunk_nodes: Arc<dyn ChunkNodes>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Draws ids and nonces.
@@ -103,16 +108,10 @@ pub struct Parts {
 impl Service {
     /// Puts a service together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, cluster, tuning, registry, clock, entropy, tasks } = parts;
-        let mint = Mint {
-            cluster: cluster.id,
-            life: tuning.capability_life,
-            registry: Arc::clone(&registry),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-        };
+        let Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks } = parts;
         let (fail_stop, start_ms) = (FailStop::default(), clock.now_ms());
-        let shared = Shared { engine, cluster, tuning, registry, mint, clock, entropy, tasks, fail_stop, start_ms };
+        let shared =
+            Shared { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks, fail_stop, start_ms };
         Self { shared: Arc::new(shared) }
     }
 
@@ -134,6 +133,11 @@ impl Service {
     /// The nodes.
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
+    }
+
+    /// Does at nodes what the service itself asks of them.
+    pub fn chunk_nodes(&self) -> &dyn ChunkNodes {
+        self.shared.chunk_nodes.as_ref()
     }
 
     /// When this service was put together.

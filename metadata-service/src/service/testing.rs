@@ -3,30 +3,47 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::entropy::SeededEntropy;
+use proto::entropy::{Entropy, SeededEntropy};
 use proto::ids::ClusterId;
-use proto::runtime::{ManualClock, TaskGroup};
+use proto::runtime::{Clock, ManualClock, TaskGroup};
 use proto::secret::SecretKey;
 
 use super::{Cluster, Parts, Service};
 use crate::config::Tuning;
-use crate::nodes::Registry;
+use crate::mint::Mint;
+use crate::nodes::{ChunkNodes, NodeLink, Registry};
 use crate::store::engine::{Batch, Decision, Engine, EngineExt as _};
 use crate::store::rows::RowError;
 
 /// Put together as in production, with a repeatable entropy.
 pub(crate) fn service(engine: Arc<dyn Engine>, clock: Arc<ManualClock>) -> Service {
-    let entropy = Arc::new(SeededEntropy::new(1));
+    Service::new(parts(engine, clock))
+}
+
+#[expect(dead_code, reason = "for the collector's and the sweep's tests")]
+/// As [`service`], with chunk services that a test controls.
+pub(crate) fn service_over(
+    engine: Arc<dyn Engine>,
+    clock: Arc<ManualClock>,
+    chunk_nodes: Arc<dyn ChunkNodes>,
+) -> Service {
+    Service::new(Parts { chunk_nodes, ..parts(engine, clock) })
+}
+
+fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
     let secret = SecretKey::generate(entropy.as_ref());
-    Service::new(Parts {
-        engine,
-        cluster: Cluster { id: ClusterId::generate(1, entropy.as_ref()), secret: secret.clone(), epoch: 1 },
-        tuning: Tuning::default(),
-        registry: Arc::new(Registry::new(secret, Duration::from_secs(30))),
-        clock,
-        entropy,
-        tasks: TaskGroup::new(),
-    })
+    let cluster = Cluster { id: ClusterId::generate(1, entropy.as_ref()), secret: secret.clone(), epoch: 1 };
+    let (tuning, registry) = (Tuning::default(), Arc::new(Registry::new(secret, Duration::from_secs(30))));
+    let mint = Mint {
+        cluster: cluster.id,
+        life: tuning.capability_life,
+        registry: Arc::clone(&registry),
+        clock: Arc::clone(&clock),
+        entropy: Arc::clone(&entropy),
+    };
+    let chunk_nodes = Arc::new(NodeLink::new(mint.clone()));
+    Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks: TaskGroup::new() }
 }
 
 /// Puts bytes under a key that are no record.
