@@ -14,6 +14,7 @@
 
 pub mod allocate;
 pub mod blobs;
+pub mod collect;
 pub mod commit;
 pub mod delete;
 pub mod end;
@@ -23,6 +24,7 @@ pub mod request;
 mod seal;
 pub mod start;
 pub mod tenants;
+pub mod undelete;
 pub mod upload;
 pub mod usage;
 

@@ -53,6 +53,9 @@ pub enum MetadataError {
     /// No such blob for this caller.
     #[error("there is no such blob")]
     BlobNotFound(String),
+    /// The deleted blob is being collected.
+    #[error("the blob was deleted and its data is being collected; it can no longer be restored")]
+    BlobCollected(String),
     /// No such upload for this caller.
     #[error("there is no such upload")]
     UploadNotFound(String),
@@ -186,6 +189,7 @@ impl Classify for MetadataError {
             Self::ChecksumMismatch => Reason::ChecksumMismatch,
             Self::TenantNotFound(_) => Reason::TenantNotFound,
             Self::BlobNotFound(_) => Reason::BlobNotFound,
+            Self::BlobCollected(_) => Reason::BlobCollected,
             Self::UploadNotFound(_) => Reason::UploadNotFound,
             Self::TenantAlreadyExists(_) | Self::TenantNotCollected(_) => Reason::TenantAlreadyExists,
             Self::TenantNotEmpty { .. } => Reason::TenantNotEmpty,
@@ -217,7 +221,7 @@ impl Classify for MetadataError {
             Self::TenantNotFound(id) | Self::TenantAlreadyExists(id) | Self::TenantNotCollected(id) => {
                 resource("tenant", id)
             }
-            Self::BlobNotFound(id) => resource("blob", id),
+            Self::BlobNotFound(id) | Self::BlobCollected(id) => resource("blob", id),
             Self::UploadNotFound(id) => resource("upload", id),
             Self::QuotaExceeded { tenant, .. } => {
                 Details { quota_subject: Some(format!("tenant:{tenant}")), ..details }

@@ -1,7 +1,8 @@
 //! Deleting a blob (I8, I20): from the answer on no call sees it.
 //!
 //! One batch: the blob's row moves to `deleted/`, its name-index row goes, usage drops and retained grows, one garbage
-//! row waits for the longer of retention and grace. Nothing but an explicit undelete could bring it back.
+//! row waits for the longer of retention and grace, and a row keeps the tenant's deleted blobs in the order of their age.
+//! Nothing but an explicit undelete brings it back.
 
 use proto::ids::{BlobId, TenantId};
 
@@ -10,7 +11,7 @@ use super::{Context, Outcome, unchanged, usage};
 use crate::error::MetadataError;
 use crate::store::engine::{Batch, Decision, View};
 use crate::store::keys::{self, GarbageKind};
-use crate::store::records::{BlobRecord, DeletedRecord, GarbageRecord, UsageRecord};
+use crate::store::records::{BlobRecord, DeletedRecord, GarbageRecord, RetainedRecord, UsageRecord};
 use crate::store::rows::{BatchExt as _, read};
 
 /// Deletes a blob.
@@ -42,8 +43,10 @@ pub fn decide(view: &dyn View, context: &Context<'_>, command: &DeleteBlob) -> O
     batch.set(keys::usage(tenant), &usage);
     batch.delete(keys::name(tenant, &record.description.display_name, blob));
     batch.delete(keys::blob(tenant, blob));
-    batch.set(keys::deleted(tenant, blob), &DeletedRecord { blob: record, delete_ms: context.now_ms });
-    let due_ms = context.tuning.deleted_due_ms(context.now_ms);
+    let (delete_ms, due_ms) = (context.now_ms, context.tuning.deleted_due_ms(context.now_ms));
+    let tombstone = DeletedRecord { blob: record, delete_ms, due_ms: Some(due_ms), collecting: false };
+    batch.set(keys::deleted(tenant, blob), &tombstone);
+    batch.set(keys::retained(tenant, delete_ms, blob), &RetainedRecord {});
     let garbage = GarbageRecord { tenant: tenant.clone(), first_block: 0 };
     batch.set(keys::garbage(due_ms, GarbageKind::Blob, blob), &garbage);
     once.remember(&mut batch, context, blob.as_bytes());

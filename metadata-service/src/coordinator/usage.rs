@@ -108,6 +108,24 @@ pub fn retire_blob(usage: &mut UsageRecord, bytes: u64) -> Result<(), MetadataEr
     add(&mut usage.retained_bytes, bytes)
 }
 
+/// A deleted blob comes back.
+///
+/// # Errors
+/// [`MetadataError::Bug`].
+pub fn restore_blob(usage: &mut UsageRecord, bytes: u64) -> Result<(), MetadataError> {
+    release_blob(usage, bytes)?;
+    add_blob(usage, bytes)
+}
+
+/// A deleted blob is collected.
+///
+/// # Errors
+/// [`MetadataError::Bug`].
+pub fn release_blob(usage: &mut UsageRecord, bytes: u64) -> Result<(), MetadataError> {
+    take(&mut usage.retained_blobs, 1)?;
+    take(&mut usage.retained_bytes, bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

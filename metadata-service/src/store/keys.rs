@@ -7,11 +7,12 @@
 //! | tokens | `token/` key id |
 //! | usage | `usage/` tenant |
 //! | blobs, deleted blobs | `blob/` tenant `/` blob · `deleted/` tenant `/` blob |
+//! | deleted blobs by age | `retained/` tenant `/` time of deletion, blob |
 //! | extents | `extent/` blob, block index |
 //! | blocks | `block/` block |
 //! | reverse | `node/` node, chunk |
 //! | uploads | `upload/` tenant `/` blob |
-//! | garbage | `gc/` not before, kind, id |
+//! | garbage | `gc/` not before, kind, blob · `gc/` not before, 4, chunk |
 //! | requests | `request/` scope `/` request id |
 //! | name index | `name/` tenant `/` escaped display name, blob |
 //! | registry | `nodes/` node |
@@ -34,6 +35,8 @@ pub const USAGES: &[u8] = b"usage/";
 pub const BLOBS: &[u8] = b"blob/";
 /// All deleted blobs of all tenants that have not been collected.
 pub const DELETED: &[u8] = b"deleted/";
+/// All deleted blobs of all tenants, each tenant's in the order of deletion.
+pub const RETAINED: &[u8] = b"retained/";
 /// All extents of all blobs.
 pub const EXTENTS: &[u8] = b"extent/";
 /// All blocks.
@@ -95,6 +98,16 @@ pub fn deleted(tenant: &TenantId, blob: BlobId) -> Vec<u8> {
     join(&[&deleted_blobs(tenant), blob.as_bytes()])
 }
 
+/// A tenant's deleted blobs that have not been collected, the one deleted first first.
+pub fn retained_blobs(tenant: &TenantId) -> Vec<u8> {
+    join(&[RETAINED, tenant.as_str().as_bytes(), b"/"])
+}
+
+/// A deleted blob in the order of deletion.
+pub fn retained(tenant: &TenantId, delete_ms: u64, blob: BlobId) -> Vec<u8> {
+    join(&[&retained_blobs(tenant), &delete_ms.to_be_bytes(), blob.as_bytes()])
+}
+
 /// A blob's blocks, in order.
 pub fn extents(blob: BlobId) -> Vec<u8> {
     join(&[EXTENTS, blob.as_bytes()])
@@ -130,7 +143,7 @@ pub fn upload(tenant: &TenantId, blob: BlobId) -> Vec<u8> {
     join(&[&uploads(tenant), blob.as_bytes()])
 }
 
-/// What a garbage row is about; part of its key, so that one blob can have rows of several kinds.
+/// Why a blob's blocks are garbage; part of the row's key, so that one blob can have rows of several kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GarbageKind {
     /// An upload that ended without a blob.
@@ -140,6 +153,9 @@ pub enum GarbageKind {
     /// Blocks that were planned behind a blob's end.
     Surplus,
 }
+
+/// In a key in place of a [`GarbageKind`]: the row is about one chunk.
+const CHUNK_KIND: u8 = 4;
 
 impl GarbageKind {
     fn byte(self) -> u8 {
@@ -155,9 +171,44 @@ impl GarbageKind {
     }
 }
 
+/// What a garbage row is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Garbage {
+    /// Blocks of a blob or upload, to be taken apart into chunks.
+    Blocks(GarbageKind, BlobId),
+    /// One chunk, to be deleted at its node.
+    Chunk(ChunkId),
+}
+
 /// Something to collect, not before a moment.
 pub fn garbage(not_before_ms: u64, kind: GarbageKind, blob: BlobId) -> Vec<u8> {
     join(&[GARBAGE, &not_before_ms.to_be_bytes(), &[kind.byte()], blob.as_bytes()])
+}
+
+/// A chunk to delete, not before a moment.
+pub fn garbage_chunk(not_before_ms: u64, chunk: ChunkId) -> Vec<u8> {
+    join(&[GARBAGE, &not_before_ms.to_be_bytes(), &[CHUNK_KIND], chunk.as_bytes()])
+}
+
+/// All garbage that may be collected at this moment.
+pub fn garbage_due(now_ms: u64) -> KeyRange {
+    let mut range = KeyRange::prefix(GARBAGE);
+    if let Some(next_ms) = now_ms.checked_add(1) {
+        range.end = Some(join(&[GARBAGE, &next_ms.to_be_bytes()]));
+    }
+    range
+}
+
+/// From when on a garbage row may be collected, and what it is about.
+pub fn garbage_of(key: &[u8]) -> Option<(u64, Garbage)> {
+    let (not_before_ms, rest) = key.strip_prefix(GARBAGE)?.split_first_chunk::<8>()?;
+    let (kind, id) = rest.split_first()?;
+    let garbage = match GarbageKind::of_byte(*kind) {
+        Some(kind) => Garbage::Blocks(kind, BlobId::try_from(id).ok()?),
+        None if *kind == CHUNK_KIND => Garbage::Chunk(ChunkId::try_from(id).ok()?),
+        None => return None,
+    };
+    Some((u64::from_be_bytes(*not_before_ms), garbage))
 }
 
 /// Who asked: the admin's and each tenant's request ids are apart.
@@ -225,7 +276,7 @@ fn last_id(key: &[u8]) -> Option<&[u8]> {
     key.last_chunk::<16>().map(<[u8; 16]>::as_slice)
 }
 
-/// The blob of a key of [`blob`], [`deleted`], [`upload`] or [`name`].
+/// The blob of a key of [`blob`], [`deleted`], [`retained`], [`upload`] or [`name`].
 pub fn blob_of(key: &[u8]) -> Option<BlobId> {
     BlobId::try_from(last_id(key)?).ok()
 }
@@ -276,13 +327,6 @@ pub fn name_of(key: &[u8]) -> Option<(TenantId, BlobId)> {
     let (tenant, entry) = key.split_at_checked(slash)?;
     let tenant = std::str::from_utf8(tenant).ok()?.parse().ok()?;
     Some((tenant, BlobId::try_from(last_id(entry)?).ok()?))
-}
-
-/// Moment, kind and id (of a blob or a chunk, as the kind says) of a key of the garbage layer.
-pub fn garbage_of(key: &[u8]) -> Option<(u64, GarbageKind, [u8; 16])> {
-    let (not_before_ms, rest) = key.strip_prefix(GARBAGE)?.split_first_chunk::<8>()?;
-    let ([kind], id) = rest.split_first_chunk::<1>()?;
-    Some((u64::from_be_bytes(*not_before_ms), GarbageKind::of_byte(*kind)?, id.try_into().ok()?))
 }
 
 /// The block index of a key of [`extent`].

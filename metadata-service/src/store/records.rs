@@ -14,17 +14,19 @@
 mod blob;
 mod block;
 mod cluster;
+mod garbage;
 mod tenant;
 mod upload;
 
 use prost::Message as _;
 use proto::checksum::crc32c;
 
-pub use self::blob::{BlobRecord, DeletedRecord, Description, NameRecord};
+pub use self::blob::{BlobRecord, DeletedRecord, Description, NameRecord, RetainedRecord};
 pub use self::block::{BlockRecord, BlockSums, ChunkRecord, Encoding, ExtentRecord, ReverseRecord};
 pub use self::cluster::{ClusterRecord, NodeRecord};
+pub use self::garbage::{GarbageChunkRecord, GarbageRecord};
 pub use self::tenant::{Holder, Quota, RequestRecord, TenantRecord, TokenRecord, TrafficClass, UsageRecord};
-pub use self::upload::{GarbageRecord, UploadRecord, UploadState};
+pub use self::upload::{UploadRecord, UploadState};
 
 const VERSION: u8 = 1;
 const CRC_BYTES: usize = 4;

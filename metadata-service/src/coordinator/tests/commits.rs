@@ -260,7 +260,8 @@ fn i8_a_delete_is_final_and_its_repeat_depends_on_the_request_id() {
     let usage = bench.usage(&tenant);
     assert_eq!(usage, UsageRecord { retained_bytes: 25, retained_blobs: 1, ..UsageRecord::default() });
     let deleted: DeletedRecord = bench.row(&keys::deleted(&tenant, id)).unwrap();
-    assert_eq!(deleted, DeletedRecord { blob: blob.record.clone(), delete_ms: bench.now_ms() });
+    let (delete_ms, due_ms) = (bench.now_ms(), Some(bench.tuning().deleted_due_ms(bench.now_ms())));
+    assert_eq!(deleted, DeletedRecord { blob: blob.record.clone(), delete_ms, due_ms, collecting: false });
     assert_eq!((bench.count(&keys::blobs(&tenant)), bench.count(&keys::names(&tenant))), (0, 0));
     let due_ms = bench.now_ms() + 24 * 3_600_000;
     let garbage = bench.rows::<GarbageRecord>(keys::GARBAGE);

@@ -27,6 +27,7 @@ fn no_layer_s_prefix_is_the_beginning_of_another_s() {
         usage(&tenant_id),
         blob(&tenant_id, blob_id(1)),
         deleted(&tenant_id, blob_id(1)),
+        retained(&tenant_id, 1, blob_id(1)),
         extent(blob_id(1), 0),
         block(BlockId::generate(1, &entropy)),
         reverse(node_id, ChunkId::generate(1, &entropy)),
@@ -90,13 +91,26 @@ proptest! {
         prop_assert_eq!(extents_from(blob_id, a).contains(&extent(blob_id, b)), b >= a);
         let order = garbage(a, GarbageKind::Blob, blob_id).cmp(&garbage(b, GarbageKind::Blob, blob_id));
         prop_assert_eq!(order, a.cmp(&b));
+        prop_assert_eq!(retained(&id, a, blob_id).cmp(&retained(&id, b, blob_id)), a.cmp(&b));
+        prop_assert_eq!(blob_of(&retained(&id, a, blob_id)), Some(blob_id));
         prop_assert_eq!(upload_of(&upload(&id, blob_id)), Some((id.clone(), blob_id)));
         prop_assert_eq!(blob_of(&name(&id, "x", blob_id)), Some(blob_id));
         prop_assert_eq!(extent_of(&extent(blob_id, a)), Some((blob_id, a)));
         prop_assert_eq!(usage_of(&usage(&id)), Some(id.clone()));
         prop_assert_eq!(name_of(&name(&id, "x/y", blob_id)), Some((id, blob_id)));
-        let due = garbage_of(&garbage(a, GarbageKind::Surplus, blob_id));
-        prop_assert_eq!(due, Some((a, GarbageKind::Surplus, *blob_id.as_bytes())));
+    }
+
+    #[test]
+    fn a_garbage_key_says_what_is_due_and_when(a: u64, b: u64, seed in 0u64..9) {
+        let chunk = ChunkId::generate(seed, &SeededEntropy::new(seed));
+        let mut rows = vec![(garbage_chunk(a, chunk), Garbage::Chunk(chunk))];
+        for kind in [GarbageKind::Upload, GarbageKind::Blob, GarbageKind::Surplus] {
+            rows.push((garbage(a, kind, blob_id(seed)), Garbage::Blocks(kind, blob_id(seed))));
+        }
+        for (key, about) in rows {
+            prop_assert_eq!(garbage_of(&key), Some((a, about)));
+            prop_assert_eq!(garbage_due(b).contains(&key), a <= b);
+        }
     }
 
     #[test]

@@ -99,6 +99,10 @@ pub struct DeletedRecord {
     pub blob: BlobRecord,
     /// When it was deleted.
     pub delete_ms: u64,
+    /// The moment in the key of its garbage row; `None` in a record that an older version wrote.
+    pub due_ms: Option<u64>,
+    /// The collector has begun: it can no longer be restored.
+    pub collecting: bool,
 }
 
 /// Layout of [`DeletedRecord`].
@@ -108,6 +112,10 @@ pub struct DeletedRaw {
     blob: Option<BlobRaw>,
     #[prost(uint64, tag = "2")]
     delete_ms: u64,
+    #[prost(uint64, optional, tag = "3")]
+    due_ms: Option<u64>,
+    #[prost(bool, tag = "4")]
+    collecting: bool,
 }
 
 impl Record for DeletedRecord {
@@ -115,11 +123,30 @@ impl Record for DeletedRecord {
     const NAME: &'static str = "deleted blob";
 
     fn to_raw(&self) -> DeletedRaw {
-        DeletedRaw { blob: Some(self.blob.to_raw()), delete_ms: self.delete_ms }
+        let Self { delete_ms, due_ms, collecting, .. } = *self;
+        DeletedRaw { blob: Some(self.blob.to_raw()), delete_ms, due_ms, collecting }
     }
 
     fn from_raw(raw: DeletedRaw) -> Option<Self> {
-        Some(Self { blob: BlobRecord::from_raw(raw.blob?)?, delete_ms: raw.delete_ms })
+        let DeletedRaw { delete_ms, due_ms, collecting, .. } = raw;
+        Some(Self { blob: BlobRecord::from_raw(raw.blob?)?, delete_ms, due_ms, collecting })
+    }
+}
+
+/// An entry of the index of deleted blobs by age; its key says everything.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct RetainedRecord {}
+
+impl Record for RetainedRecord {
+    type Raw = Self;
+    const NAME: &'static str = "retained blob";
+
+    fn to_raw(&self) -> Self {
+        *self
+    }
+
+    fn from_raw(raw: Self) -> Option<Self> {
+        Some(raw)
     }
 }
 

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use proto::capability::ReadClaims;
+use proto::capability::{ChunkBinding, ReadClaims};
 use proto::checksum::Sha256;
 use proto::entropy::SeededEntropy;
-use proto::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId};
+use proto::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId, TenantId};
 use proto::limits;
 use proto::token::TokenKeyId;
 
@@ -62,6 +62,27 @@ fn upload() -> UploadRecord {
     }
 }
 
+fn garbage_chunk(node: NodeId, tenant: Option<TenantId>) -> GarbageChunkRecord {
+    let binding = ChunkBinding {
+        block: BlockId::generate(1, &entropy()),
+        blob: BlobId::generate(1, &entropy()),
+        shard_index: 1,
+        shard_count: 2,
+        generation: 3,
+        epoch: 4,
+        sequence: 5,
+        ..ChunkBinding::none()
+    };
+    GarbageChunkRecord::new(node, tenant, &binding)
+}
+
+#[test]
+fn a_garbage_chunk_s_row_gives_its_place_back() {
+    let (chunk, record) = (ChunkId::generate(1, &entropy()), garbage_chunk(NodeId::NIL, None));
+    let binding = record.binding(chunk);
+    assert_eq!((binding.chunk, GarbageChunkRecord::new(NodeId::NIL, None, &binding)), (chunk, record));
+}
+
 /// Reads as written; no flipped bit, no missing end and no other version is taken.
 fn keeps<R: Record + PartialEq + std::fmt::Debug>(record: &R) {
     let bytes = encode(record);
@@ -87,7 +108,9 @@ fn every_record_reads_as_written_and_no_damaged_one_is_read() {
     let key_id = TokenKeyId::generate(&entropy);
     let (node, tenant) = (NodeId::generate(1, &entropy), "posts".parse().unwrap());
     keeps(&blob());
-    keeps(&DeletedRecord { blob: blob(), delete_ms: 9 });
+    keeps(&DeletedRecord { blob: blob(), delete_ms: 9, due_ms: None, collecting: false });
+    keeps(&DeletedRecord { blob: blob(), delete_ms: 9, due_ms: Some(10), collecting: true });
+    keeps(&RetainedRecord {});
     keeps(&NameRecord {});
     keeps(&ExtentRecord { block: BlockId::generate(1, &entropy), size_bytes: 7 });
     keeps(&block(1));
@@ -105,6 +128,9 @@ fn every_record_reads_as_written_and_no_damaged_one_is_read() {
     }
     keeps(&UploadRecord { declared_bytes: None, short_block: Some(0), ..upload() });
     keeps(&GarbageRecord { tenant, first_block: 3 });
+    for tenant in [None, Some("posts".parse().unwrap())] {
+        keeps(&garbage_chunk(node, tenant));
+    }
     keeps(&UsageRecord { used_bytes: 1, used_blobs: 2, ..UsageRecord::default() });
     keeps(&UsageRecord::default());
     for traffic_class in [TrafficClass::Gold, TrafficClass::Silver, TrafficClass::Bronze] {
@@ -159,7 +185,7 @@ fn the_largest_records_stay_within_the_bound_of_a_value() {
         block_size_bytes: largest,
         ..blob()
     };
-    let deleted = DeletedRecord { blob, delete_ms: largest };
+    let deleted = DeletedRecord { blob, delete_ms: largest, due_ms: Some(largest), collecting: true };
     for bytes in [encode(&upload), encode(&deleted), encode(&block(20))] {
         assert!(bytes.len() <= limits::RECORD_BYTES_MAX, "{} bytes", bytes.len());
     }
@@ -181,5 +207,6 @@ proptest! {
         let read = (decode::<BlobRecord>(&bytes), decode::<BlockRecord>(&bytes), decode::<UploadRecord>(&bytes));
         drop((read, decode::<TenantRecord>(&bytes), decode::<TokenRecord>(&bytes), decode::<ClusterRecord>(&bytes)));
         drop((decode::<ReverseRecord>(&bytes), decode::<GarbageRecord>(&bytes), decode::<RequestRecord>(&body)));
+        drop((decode::<DeletedRecord>(&bytes), decode::<GarbageChunkRecord>(&bytes)));
     }
 }

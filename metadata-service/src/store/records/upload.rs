@@ -1,6 +1,4 @@
-//! Uploads, and what is left for the collector.
-
-use proto::ids::TenantId;
+//! Uploads.
 
 use super::Record;
 use super::blob::Description;
@@ -144,36 +142,5 @@ impl Record for UploadRecord {
             create_ms: raw.create_ms,
             lease_expire_ms: raw.lease_expire_ms,
         })
-    }
-}
-
-/// Something to collect; which kind, and of which blob, its key says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GarbageRecord {
-    /// Whose it is.
-    pub tenant: TenantId,
-    /// First block that goes; all from here on do.
-    pub first_block: u64,
-}
-
-/// Layout of [`GarbageRecord`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct GarbageRaw {
-    #[prost(string, tag = "1")]
-    tenant: String,
-    #[prost(uint64, tag = "2")]
-    first_block: u64,
-}
-
-impl Record for GarbageRecord {
-    type Raw = GarbageRaw;
-    const NAME: &'static str = "garbage";
-
-    fn to_raw(&self) -> GarbageRaw {
-        GarbageRaw { tenant: self.tenant.to_string(), first_block: self.first_block }
-    }
-
-    fn from_raw(raw: GarbageRaw) -> Option<Self> {
-        Some(Self { tenant: raw.tenant.parse().ok()?, first_block: raw.first_block })
     }
 }
