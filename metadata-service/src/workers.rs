@@ -1,4 +1,6 @@
 //! Background work.
 
+pub mod garbage;
 mod jumps;
+mod place;
 pub mod uploads;

@@ -5,10 +5,11 @@
 
 use proto::ids::{BlobId, TenantId};
 
+use crate::config::Tuning;
 use crate::error::MetadataError;
 use crate::store::engine::{Engine, KeyRange};
 use crate::store::keys;
-use crate::store::records::BlobRecord;
+use crate::store::records::{BlobRecord, DeletedRecord};
 use crate::store::rows::{load, record_of};
 
 /// A committed blob.
@@ -26,6 +27,17 @@ impl Blob {
     pub(super) fn new(tenant: &TenantId, blob: BlobId, record: BlobRecord) -> Self {
         Self { blob, tenant: tenant.clone(), record }
     }
+}
+
+/// A deleted blob that can be restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeletedBlob {
+    /// As it was.
+    pub blob: Blob,
+    /// When it was deleted.
+    pub delete_ms: u64,
+    /// Until when it is kept, unless room is needed earlier.
+    pub due_ms: u64,
 }
 
 /// Returns a blob.
@@ -105,6 +117,30 @@ async fn list_by_name(
         let blob = keys::blob_of(key).ok_or_else(|| MetadataError::missing("blob's id"))?;
         if let Some(record) = load(engine, &keys::blob(tenant, blob)).await? {
             entries.push(Blob::new(tenant, blob, record));
+        }
+    }
+    Ok(Page { entries, next: rows.next })
+}
+
+/// Lists the deleted blobs that can be restored, in the order of their ids. Pages may be shorter than asked for.
+///
+/// # Errors
+/// [`MetadataError`] when a row cannot be read.
+pub async fn list_deleted(
+    engine: &dyn Engine,
+    tuning: &Tuning,
+    tenant: &TenantId,
+    after: Option<&[u8]>,
+    size: usize,
+) -> Result<Page<DeletedBlob>, MetadataError> {
+    let rows = page(engine, KeyRange::prefix(&keys::deleted_blobs(tenant)), after, size).await?;
+    let mut entries = Vec::with_capacity(rows.entries.len());
+    for row in &rows.entries {
+        let blob = keys::blob_of(&row.0).ok_or_else(|| MetadataError::missing("blob's id"))?;
+        let DeletedRecord { blob: record, delete_ms, due_ms, collecting } = record_of(row)?;
+        if !collecting {
+            let due_ms = due_ms.unwrap_or_else(|| tuning.deleted_due_ms(delete_ms));
+            entries.push(DeletedBlob { blob: Blob::new(tenant, blob, record), delete_ms, due_ms });
         }
     }
     Ok(Page { entries, next: rows.next })

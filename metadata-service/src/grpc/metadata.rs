@@ -87,7 +87,10 @@ impl MetadataService for MetadataHandlers {
     }
 
     async fn list_blobs(&self, request: Request<pb::ListBlobsRequest>) -> Answer<pb::ListBlobsResponse> {
-        let ListBlobs { tenant, prefix, size, token } = command(request)?;
+        let ListBlobs { tenant, prefix, deleted, size, token } = command(request)?;
+        if deleted {
+            return answer(self.service.list_deleted_blobs(&tenant, size, &token).await);
+        }
         answer(self.service.list_blobs(&tenant, &prefix, size, &token).await)
     }
 
@@ -95,7 +98,7 @@ impl MetadataService for MetadataHandlers {
         answer(self.service.delete_blob(command(request)?).await)
     }
 
-    async fn undelete_blob(&self, _request: Request<pb::UndeleteBlobRequest>) -> Answer<pb::UndeleteBlobResponse> {
-        super::not_yet()
+    async fn undelete_blob(&self, request: Request<pb::UndeleteBlobRequest>) -> Answer<pb::UndeleteBlobResponse> {
+        answer(self.service.undelete_blob(command(request)?).await)
     }
 }

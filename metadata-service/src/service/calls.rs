@@ -10,7 +10,10 @@ use proto::token::Token;
 use super::{ReadPlan, Service, WritePlan};
 use crate::coordinator::PlannedBlock;
 use crate::coordinator::allocate::{self, AllocateBlocks};
-use crate::coordinator::blobs::{self, Blob, Page};
+use crate::coordinator::blobs::{self, Blob, DeletedBlob, Page};
+use crate::coordinator::collect::chunks::{self, CHUNKS_PER_LOOK, ChunkRow, Unreferenced};
+use crate::coordinator::collect::hasten::{self, Walk};
+use crate::coordinator::collect::{self, Blocks, Step};
 use crate::coordinator::commit::{self, CommitUpload};
 use crate::coordinator::delete::{self, DeleteBlob};
 use crate::coordinator::end;
@@ -18,6 +21,7 @@ use crate::coordinator::layout::{self, Layout, ReadRange, SealedBlock};
 use crate::coordinator::request::{self, RequestId};
 use crate::coordinator::start::{self, Planned, StartUpload};
 use crate::coordinator::tenants::{self, RegisterTenant, Tenant, UpdateTenant};
+use crate::coordinator::undelete::{self, UndeleteBlob};
 use crate::coordinator::upload::{self, Upload};
 use crate::error::MetadataError;
 use crate::page_token::Listing;
@@ -220,6 +224,69 @@ impl Service {
     pub async fn delete_blob(&self, command: DeleteBlob) -> Result<(), MetadataError> {
         self.decide(move |view, context| delete::decide(view, context, &command)).await?;
         failpoint!("delete.durable");
+        Ok(())
+    }
+
+    /// See [`undelete::decide`].
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn undelete_blob(&self, command: UndeleteBlob) -> Result<Blob, MetadataError> {
+        self.decide(move |view, context| undelete::decide(view, context, &command)).await
+    }
+
+    /// See [`blobs::list_deleted`]; returns the blobs and the next page's token.
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn list_deleted_blobs(
+        &self,
+        tenant: &TenantId,
+        size: usize,
+        token: &str,
+    ) -> Result<(Vec<DeletedBlob>, String), MetadataError> {
+        let listing = Listing { tenant: tenant.as_str(), method: "ListBlobs of deleted ones", filter: "" };
+        let after = listing.verify(&self.cluster().secret, token)?;
+        let listed = blobs::list_deleted(self.engine(), self.tuning(), tenant, after.as_deref(), size).await;
+        let Page { entries, next } = self.watch(listed)?;
+        Ok((entries, listing.sign(&self.cluster().secret, next.as_deref())))
+    }
+
+    // Garbage.
+
+    /// See [`collect::step`].
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn collect_blocks(&self, blocks: Blocks) -> Result<Step, MetadataError> {
+        self.decide(move |view, context| collect::step(view, context, &blocks)).await
+    }
+
+    /// See [`hasten::walk`].
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn hasten_garbage(&self, tenant: TenantId, walk: Walk) -> Result<Walk, MetadataError> {
+        self.decide(move |view, context| hasten::walk(view, context, &tenant, &walk)).await
+    }
+
+    /// See [`chunks::unreferenced`]; in one commit.
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn unreferenced_garbage(&self, rows: Vec<ChunkRow>) -> Result<Unreferenced, MetadataError> {
+        self.decide(move |view, context| chunks::unreferenced(view, context, &rows)).await
+    }
+
+    /// See [`chunks::gone`]; in as many commits as it takes.
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn drop_garbage(&self, rows: Vec<ChunkRow>) -> Result<(), MetadataError> {
+        for some in rows.chunks(CHUNKS_PER_LOOK) {
+            let decision = chunks::gone(some);
+            self.decide(move |_view, _context| Ok((decision, ()))).await?;
+        }
         Ok(())
     }
 }

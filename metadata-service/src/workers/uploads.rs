@@ -14,7 +14,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use proto::runtime::worker::{Pass, Worker};
 use tokio::time::Instant;
 
-use crate::coordinator::blobs::{Page, page};
 use crate::error::MetadataError;
 use crate::service::Service;
 use crate::store::engine::{KeyRange, Row};
@@ -22,6 +21,7 @@ use crate::store::keys;
 use crate::store::records::{RequestRecord, UploadRecord, UploadState};
 use crate::store::rows::record_of;
 use crate::workers::jumps::JumpGuard;
+use crate::workers::place::Place;
 
 /// Rows of each layer that a pass looks at.
 const ROWS_PER_PASS: usize = 256;
@@ -32,15 +32,6 @@ pub struct UploadSweeper {
     service: Service,
     sweep: Mutex<Sweep>,
     jumps: Mutex<JumpGuard>,
-}
-
-/// How far the sweep has got in a layer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum Place {
-    #[default]
-    Start,
-    Behind(Vec<u8>),
-    End,
 }
 
 /// How far the sweep has got.
@@ -71,27 +62,15 @@ impl UploadSweeper {
     async fn pass(&self) -> Result<Pass, MetadataError> {
         let mut sweep = self.sweep().clone();
         let mut pass = Pass::default();
-        let uploads = self.page(keys::UPLOADS, &mut sweep.uploads).await?;
+        let engine = self.service.engine();
+        let uploads = sweep.uploads.next(engine, KeyRange::prefix(keys::UPLOADS), ROWS_PER_PASS).await?;
         self.expire(&uploads, &mut pass).await?;
-        let requests = self.page(keys::REQUESTS, &mut sweep.requests).await?;
+        let requests = sweep.requests.next(engine, KeyRange::prefix(keys::REQUESTS), ROWS_PER_PASS).await?;
         self.forget(&requests, &mut pass).await?;
         // A layer that is through waits for the other, else two long ones would take turns for ever.
         pass.more = (&sweep.uploads, &sweep.requests) != (&Place::End, &Place::End);
         *self.sweep() = if pass.more { sweep } else { Sweep::default() };
         Ok(pass)
-    }
-
-    /// The next page of a layer; none behind its end.
-    async fn page(&self, prefix: &[u8], place: &mut Place) -> Result<Vec<Row>, MetadataError> {
-        let after = match place {
-            Place::Start => None,
-            Place::Behind(key) => Some(key.as_slice()),
-            Place::End => return Ok(Vec::new()),
-        };
-        let Page { entries, next } =
-            page(self.service.engine(), KeyRange::prefix(prefix), after, ROWS_PER_PASS).await?;
-        *place = next.map_or(Place::End, Place::Behind);
-        Ok(entries)
     }
 
     async fn expire(&self, rows: &[Row], pass: &mut Pass) -> Result<(), MetadataError> {

@@ -5,7 +5,7 @@ use proto::pb;
 
 use super::{FromAnswer, timestamp};
 use crate::coordinator::PlannedBlock;
-use crate::coordinator::blobs::Blob;
+use crate::coordinator::blobs::{Blob, DeletedBlob};
 use crate::coordinator::layout::SealedBlock;
 use crate::coordinator::upload::{Standing, Upload};
 use crate::mint::Granted;
@@ -171,5 +171,22 @@ impl FromAnswer<(Vec<Blob>, String)> for pb::ListBlobsResponse {
 impl FromAnswer<()> for pb::DeleteBlobResponse {
     fn from_answer((): ()) -> Self {
         Self {}
+    }
+}
+
+impl FromAnswer<(Vec<DeletedBlob>, String)> for pb::ListBlobsResponse {
+    fn from_answer((blobs, next_page_token): (Vec<DeletedBlob>, String)) -> Self {
+        let blob = |deleted: DeletedBlob| pb::Blob {
+            delete_time: Some(timestamp(deleted.delete_ms)),
+            expire_time: Some(timestamp(deleted.due_ms)),
+            ..pb::Blob::from(deleted.blob)
+        };
+        Self { blobs: blobs.into_iter().map(blob).collect(), next_page_token }
+    }
+}
+
+impl FromAnswer<Blob> for pb::UndeleteBlobResponse {
+    fn from_answer(blob: Blob) -> Self {
+        Self { blob: Some(blob.into()) }
     }
 }

@@ -12,6 +12,7 @@ use crate::coordinator::commit::CommitUpload;
 use crate::coordinator::delete::DeleteBlob;
 use crate::coordinator::layout::ReadRange;
 use crate::coordinator::start::StartUpload;
+use crate::coordinator::undelete::UndeleteBlob;
 use crate::error::MetadataError;
 use crate::page_token::page_size;
 
@@ -20,6 +21,7 @@ use crate::page_token::page_size;
 pub(in crate::grpc) struct ListBlobs {
     pub(in crate::grpc) tenant: TenantId,
     pub(in crate::grpc) prefix: String,
+    pub(in crate::grpc) deleted: bool,
     pub(in crate::grpc) size: usize,
     pub(in crate::grpc) token: String,
 }
@@ -119,9 +121,13 @@ impl TryFrom<Call<pb::ListBlobsRequest>> for ListBlobs {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::ListBlobsRequest>) -> Result<Self, MetadataError> {
         let prefix_max = limits::DISPLAY_NAME_BYTES_MAX;
+        if message.deleted && !message.display_name_prefix.is_empty() {
+            return Err(MetadataError::field("display_name_prefix", "must be empty in a list of deleted blobs"));
+        }
         Ok(Self {
             tenant: own_tenant(&caller, &message.tenant_id)?,
             prefix: text("display_name_prefix", message.display_name_prefix, prefix_max)?,
+            deleted: message.deleted,
             size: page_size(message.page_size)?,
             token: message.page_token,
         })
@@ -131,6 +137,17 @@ impl TryFrom<Call<pb::ListBlobsRequest>> for ListBlobs {
 impl TryFrom<Call<pb::DeleteBlobRequest>> for DeleteBlob {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::DeleteBlobRequest>) -> Result<Self, MetadataError> {
+        Ok(Self {
+            tenant: own_tenant(&caller, &message.tenant_id)?,
+            request: request(&caller, message.request_id)?,
+            blob: id("blob_id", &message.blob_id)?,
+        })
+    }
+}
+
+impl TryFrom<Call<pb::UndeleteBlobRequest>> for UndeleteBlob {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::UndeleteBlobRequest>) -> Result<Self, MetadataError> {
         Ok(Self {
             tenant: own_tenant(&caller, &message.tenant_id)?,
             request: request(&caller, message.request_id)?,
