@@ -129,6 +129,11 @@ pub enum MetadataError {
     /// Damage was met before: no writes are taken.
     #[error("the metadata service takes no writes since it met damage")]
     ReadOnly,
+    /// There was no import whose lost time could be decided this way.
+    #[error(
+        "nothing waits for this decision: the metadata were not imported, or what was written after the export was given up"
+    )]
+    NotRestored,
     /// The service is about to stop.
     #[error("the service is about to stop")]
     Draining,
@@ -206,6 +211,7 @@ impl Classify for MetadataError {
             Self::Corrupt(_) => Reason::RecordCorrupt,
             Self::Engine(error) => engine_reason(error),
             Self::ReadOnly => Reason::ReadOnly,
+            Self::NotRestored => Reason::NotRestored,
             Self::Draining => Reason::Draining,
             Self::Bug(_) => Reason::Internal,
         }
@@ -244,6 +250,7 @@ impl Classify for MetadataError {
             | Self::Corrupt(_)
             | Self::Engine(_)
             | Self::ReadOnly
+            | Self::NotRestored
             | Self::Draining
             | Self::Bug(_) => details,
         }
@@ -278,6 +285,18 @@ pub enum StartError {
         /// Why.
         #[source]
         source: RowError,
+    },
+    /// Made by a later version of this program.
+    #[error("{} has {what} {found}, but this program knows versions up to {known}; use a newer program", path.display())]
+    TooNew {
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// What has a version, as `rows of schema version`.
+        what: &'static str,
+        /// Its version.
+        found: u32,
+        /// The latest one known here.
+        known: u32,
     },
     /// Files that belong together do not fit together.
     #[error("{} {problem}", path.display())]

@@ -8,6 +8,7 @@
 
 mod calls;
 mod nodes;
+mod restore;
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,6 +21,8 @@ use proto::status::chain;
 use tokio_util::sync::CancellationToken;
 
 pub use self::nodes::{Beat, ClusterStatus, Joined};
+pub use self::restore::LostTime;
+use self::restore::Restores;
 use crate::config::Tuning;
 use crate::coordinator::blobs::Blob;
 use crate::coordinator::layout::SealedBlock;
@@ -29,6 +32,7 @@ use crate::error::MetadataError;
 use crate::mint::{Granted, Mint};
 use crate::nodes::{ChunkNodes, Registry};
 use crate::store::engine::{Engine, EngineExt as _, View};
+use crate::store::records::RestoreRecord;
 
 /// Which cluster this is.
 #[derive(Debug, Clone)]
@@ -39,6 +43,8 @@ pub struct Cluster {
     pub secret: SecretKey,
     /// Incarnation of its metadata.
     pub epoch: u64,
+    /// The imports that still matter when the service starts.
+    pub restores: Vec<RestoreRecord>,
 }
 
 /// See the module. Cheap to clone.
@@ -59,6 +65,7 @@ struct Shared {
     entropy: Arc<dyn Entropy>,
     tasks: TaskGroup,
     fail_stop: FailStop,
+    restores: Restores,
     start_ms: u64,
 }
 
@@ -110,8 +117,21 @@ impl Service {
     pub fn new(parts: Parts) -> Self {
         let Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks } = parts;
         let (fail_stop, start_ms) = (FailStop::default(), clock.now_ms());
-        let shared =
-            Shared { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks, fail_stop, start_ms };
+        let restores = Restores::new(cluster.restores.clone());
+        let shared = Shared {
+            engine,
+            cluster,
+            tuning,
+            registry,
+            mint,
+            chunk_nodes,
+            clock,
+            entropy,
+            tasks,
+            fail_stop,
+            restores,
+            start_ms,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -148,11 +168,6 @@ impl Service {
     /// The time.
     pub fn now_ms(&self) -> u64 {
         self.shared.clock.now_ms()
-    }
-
-    /// Why nothing may be collected at the moment, in words; `None` when garbage may be.
-    pub fn collection_hold(&self) -> Option<String> {
-        None
     }
 
     /// Why no writes are taken, if none are.

@@ -23,7 +23,7 @@ use crate::error::StartError;
 use crate::service::Cluster;
 use crate::store::engine::{Batch, Decision, Engine, EngineExt as _, KeyRange};
 use crate::store::keys;
-use crate::store::records::{ClusterRecord, Holder, TokenRecord};
+use crate::store::records::{ClusterRecord, Holder, SCHEMA, TokenRecord};
 use crate::store::rows::{BatchExt as _, RowError, load, record_of};
 use crate::store::sled::{SledEngine, SledOptions};
 use crate::tokens;
@@ -151,10 +151,14 @@ async fn check(paths: &Paths, engine: &dyn Engine, identity: &Identity) -> Resul
 }
 
 fn with_key(paths: &Paths, row: &ClusterRecord, secret: SecretKey) -> Result<Cluster, StartError> {
+    if row.schema > SCHEMA {
+        let (path, found) = (paths.metadata.clone(), row.schema);
+        return Err(StartError::TooNew { path, what: "rows of schema version", found, known: SCHEMA });
+    }
     if key_check(&secret) != row.key_check {
         return inconsistent(&paths.key, "is not the key of this cluster; restore the right one from a backup");
     }
-    Ok(Cluster { id: row.cluster, secret, epoch: row.epoch })
+    Ok(Cluster { id: row.cluster, secret, epoch: row.epoch, restores: row.restores.clone() })
 }
 
 fn read_key(paths: &Paths) -> Result<Option<SecretKey>, StartError> {
@@ -179,9 +183,11 @@ async fn initialise(paths: &Paths, engine: &dyn Engine, opening: Opening<'_>) ->
         epoch: FIRST_EPOCH,
         key_check: key_check(&secret),
         create_ms: opening.now_ms,
+        schema: SCHEMA,
+        restores: Vec::new(),
     });
     let cluster = with_key(paths, &row, secret)?;
-    write_rows(paths, engine, opening, row).await?;
+    write_rows(paths, engine, opening, &row).await?;
     failpoint!("start.rows_committed");
     Identity { role: ROLE, cluster: row.cluster.to_string(), node: None }.write(&paths.metadata)?;
     failpoint!("start.identity_written");
@@ -210,13 +216,13 @@ async fn write_rows(
     paths: &Paths,
     engine: &dyn Engine,
     opening: Opening<'_>,
-    row: ClusterRecord,
+    row: &ClusterRecord,
 ) -> Result<(), StartError> {
     let admin = take_or_make(&paths.admin_token, TokenKind::Admin, opening.entropy)?;
     let join = take_or_make(&paths.join_token, TokenKind::Join, opening.entropy)?;
     failpoint!("start.tokens_written");
     let mut batch = Batch::default();
-    batch.set(keys::cluster(), &row);
+    batch.set(keys::cluster(), row);
     for (token, holder) in [(admin, Holder::Admin), (join, Holder::Join(None))] {
         // A join token that has been used stays bound to its node.
         let known = engine.get(&keys::token(token.key_id)).await.map_err(unreadable(&paths.metadata))?;

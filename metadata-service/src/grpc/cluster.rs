@@ -76,8 +76,9 @@ impl ClusterService for ClusterHandlers {
         super::not_yet()
     }
 
-    async fn end_restore(&self, _request: Request<pb::EndRestoreRequest>) -> Answer<pb::EndRestoreResponse> {
-        super::not_yet()
+    async fn end_restore(&self, request: Request<pb::EndRestoreRequest>) -> Answer<pb::EndRestoreResponse> {
+        let lost_time = command(request)?;
+        answer(self.service.end_restore(lost_time).await)
     }
 
     async fn check_cluster(&self, _request: Request<pb::CheckClusterRequest>) -> Answer<Self::CheckClusterStream> {

@@ -15,7 +15,7 @@ use crate::nodes::{NodeStatus, Report};
 use crate::page_token::Listing;
 use crate::store::engine::{Decision, KeyRange, View};
 use crate::store::keys;
-use crate::store::records::UsageRecord;
+use crate::store::records::{RestoreRecord, UsageRecord};
 use crate::store::rows::record_of;
 use crate::tokens;
 
@@ -60,6 +60,10 @@ pub struct ClusterStatus {
     pub tenants: u64,
     /// When this service started.
     pub start_ms: u64,
+    /// The import about which the operator has to decide.
+    pub restore: Option<RestoreRecord>,
+    /// What needs an operator, in words.
+    pub warnings: Vec<String>,
 }
 
 impl Service {
@@ -139,6 +143,8 @@ impl Service {
             usage,
             tenants,
             start_ms: self.start_ms(),
+            restore: self.undecided_restore(),
+            warnings: self.collection_hold().into_iter().collect(),
         })
     }
 

@@ -33,7 +33,8 @@ pub(crate) fn service_over(
 fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
     let secret = SecretKey::generate(entropy.as_ref());
-    let cluster = Cluster { id: ClusterId::generate(1, entropy.as_ref()), secret: secret.clone(), epoch: 1 };
+    let id = ClusterId::generate(1, entropy.as_ref());
+    let cluster = Cluster { id, secret: secret.clone(), epoch: 1, restores: Vec::new() };
     let (tuning, registry) = (Tuning::default(), Arc::new(Registry::new(secret, Duration::from_secs(30))));
     let mint = Mint {
         cluster: cluster.id,

@@ -23,7 +23,7 @@ use proto::checksum::crc32c;
 
 pub use self::blob::{BlobRecord, DeletedRecord, Description, NameRecord, RetainedRecord};
 pub use self::block::{BlockRecord, BlockSums, ChunkRecord, Encoding, ExtentRecord, ReverseRecord};
-pub use self::cluster::{ClusterRecord, NodeRecord};
+pub use self::cluster::{ClusterRecord, NodeRecord, RESTORES_MAX, RestoreEnd, RestoreRecord, SCHEMA};
 pub use self::garbage::{GarbageChunkRecord, GarbageRecord};
 pub use self::tenant::{Holder, Quota, RequestRecord, TenantRecord, TokenRecord, TrafficClass, UsageRecord};
 pub use self::upload::{UploadRecord, UploadState};

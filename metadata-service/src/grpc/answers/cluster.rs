@@ -7,6 +7,7 @@ use super::{FromAnswer, timestamp, usage};
 use crate::nodes::usecases::Described;
 use crate::nodes::{NodeStatus, State};
 use crate::service::{Beat, ClusterStatus, Joined};
+use crate::store::records::RestoreRecord;
 
 impl FromAnswer<Joined> for pb::RegisterNodeResponse {
     fn from_answer(joined: Joined) -> Self {
@@ -95,8 +96,19 @@ impl FromAnswer<ClusterStatus> for pb::GetClusterStatusResponse {
             tenant_count: status.tenants,
             start_time: Some(timestamp(status.start_ms)),
             damaged_chunk_count: 0,
-            restore: None,
-            warnings: Vec::new(),
+            restore: status.restore.map(restore),
+            warnings: status.warnings,
         }
+    }
+}
+
+fn restore(restore: RestoreRecord) -> pb::Restore {
+    let RestoreRecord { import_ms, epoch, sequence, .. } = restore;
+    pb::Restore { import_time: Some(timestamp(import_ms)), epoch, sequence }
+}
+
+impl FromAnswer<()> for pb::EndRestoreResponse {
+    fn from_answer((): ()) -> Self {
+        Self {}
     }
 }

@@ -12,6 +12,7 @@ use crate::error::MetadataError;
 use crate::nodes::Report;
 use crate::nodes::usecases::RegisterNode;
 use crate::page_token::page_size;
+use crate::service::LostTime;
 
 /// Characters of a reason that are kept.
 const REASON_CHARS_MAX: usize = 256;
@@ -81,5 +82,16 @@ impl TryFrom<Call<pb::GetClusterStatusRequest>> for () {
     type Error = MetadataError;
     fn try_from(_nothing: Call<pb::GetClusterStatusRequest>) -> Result<Self, MetadataError> {
         Ok(())
+    }
+}
+
+impl TryFrom<Call<pb::EndRestoreRequest>> for LostTime {
+    type Error = MetadataError;
+    fn try_from(Call { message, .. }: Call<pb::EndRestoreRequest>) -> Result<Self, MetadataError> {
+        match message.lost_time() {
+            pb::LostTime::Keep => Ok(Self::Keep),
+            pb::LostTime::Discard => Ok(Self::Discard),
+            pb::LostTime::Unspecified => Err(MetadataError::field("lost_time", "must be KEEP or DISCARD")),
+        }
     }
 }

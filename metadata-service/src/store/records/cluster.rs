@@ -1,12 +1,19 @@
 //! The cluster and its nodes.
 
 use proto::checksum::Sha256;
-use proto::ids::ClusterId;
+use proto::ids::{ChunkId, ClusterId};
 
 use super::Record;
 
+/// Version of the rows as a whole: which layers there are and how they belong together. A single record has a version of
+/// its own besides. Folders that were made before this was written down are of version 1.
+pub const SCHEMA: u32 = 1;
+
+/// Imports that are remembered. Each one that was kept stays remembered, so that its chunks stay.
+pub const RESTORES_MAX: usize = 32;
+
 /// The cluster: one row, written by the first start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterRecord {
     /// Its id.
     pub cluster: ClusterId,
@@ -16,6 +23,83 @@ pub struct ClusterRecord {
     pub key_check: Sha256,
     /// When it was made.
     pub create_ms: u64,
+    /// See [`SCHEMA`].
+    pub schema: u32,
+    /// The imports that still matter, oldest first, at most [`RESTORES_MAX`].
+    pub restores: Vec<RestoreRecord>,
+}
+
+/// What the operator decided about chunks that were planned after an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestoreEnd {
+    /// Nothing yet: nothing at all is collected.
+    Undecided,
+    /// They stay for ever.
+    Keep,
+    /// They are like any others.
+    Discard,
+}
+
+/// One import: metadata as of an export, over chunks that have gone on since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestoreRecord {
+    /// When it was imported.
+    pub import_ms: u64,
+    /// Epoch of the exported metadata.
+    pub epoch: u64,
+    /// The last commit that the export holds.
+    pub sequence: u64,
+    /// What became of it.
+    pub end: RestoreEnd,
+}
+
+impl RestoreRecord {
+    /// Whether a chunk that was planned by this commit of this epoch belongs to the time that the import lost.
+    ///
+    /// An export may be imported twice, and each import begins the same epoch. What the first one planned is lost by the
+    /// second, too, and is told by when its id was drawn.
+    pub fn lost(&self, chunk: ChunkId, epoch: u64, sequence: u64) -> bool {
+        let drawn_before = chunk.drawn_ms().is_none_or(|drawn_ms| drawn_ms < self.import_ms);
+        (epoch == self.epoch && sequence > self.sequence) || (epoch > self.epoch && drawn_before)
+    }
+}
+
+/// Layout of [`RestoreRecord`].
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct RestoreRaw {
+    #[prost(uint64, tag = "1")]
+    import_ms: u64,
+    #[prost(uint64, tag = "2")]
+    epoch: u64,
+    #[prost(uint64, tag = "3")]
+    sequence: u64,
+    #[prost(uint32, tag = "4")]
+    end: u32,
+}
+
+impl From<&RestoreRecord> for RestoreRaw {
+    fn from(record: &RestoreRecord) -> Self {
+        let RestoreRecord { import_ms, epoch, sequence, end } = *record;
+        let end = match end {
+            RestoreEnd::Undecided => 1,
+            RestoreEnd::Keep => 2,
+            RestoreEnd::Discard => 3,
+        };
+        Self { import_ms, epoch, sequence, end }
+    }
+}
+
+impl RestoreRaw {
+    fn read(self) -> Option<RestoreRecord> {
+        let Self { import_ms, epoch, sequence, end } = self;
+        let end = match end {
+            1 => RestoreEnd::Undecided,
+            2 => RestoreEnd::Keep,
+            3 => RestoreEnd::Discard,
+            _ => return None,
+        };
+        Some(RestoreRecord { import_ms, epoch, sequence, end })
+    }
 }
 
 /// Layout of [`ClusterRecord`].
@@ -29,6 +113,10 @@ pub struct ClusterRaw {
     key_check: Vec<u8>,
     #[prost(uint64, tag = "4")]
     create_ms: u64,
+    #[prost(uint32, tag = "5")]
+    schema: u32,
+    #[prost(message, repeated, tag = "6")]
+    restores: Vec<RestoreRaw>,
 }
 
 impl Record for ClusterRecord {
@@ -41,6 +129,8 @@ impl Record for ClusterRecord {
             epoch: self.epoch,
             key_check: self.key_check.as_bytes().to_vec(),
             create_ms: self.create_ms,
+            schema: self.schema,
+            restores: self.restores.iter().map(RestoreRaw::from).collect(),
         }
     }
 
@@ -50,6 +140,8 @@ impl Record for ClusterRecord {
             epoch: raw.epoch,
             key_check: Sha256::try_from(raw.key_check.as_slice()).ok()?,
             create_ms: raw.create_ms,
+            schema: raw.schema.max(1),
+            restores: raw.restores.into_iter().map(RestoreRaw::read).collect::<Option<_>>()?,
         })
     }
 }
@@ -78,5 +170,27 @@ impl Record for NodeRecord {
 
     fn from_raw(raw: Self) -> Option<Self> {
         Some(raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::entropy::SeededEntropy;
+
+    use super::*;
+
+    fn at(drawn_ms: u64) -> ChunkId {
+        ChunkId::generate(drawn_ms, &SeededEntropy::new(1))
+    }
+
+    #[test]
+    fn i16_the_lost_time_is_what_was_planned_behind_the_export_and_before_the_import() {
+        let restore = RestoreRecord { import_ms: 1_000, epoch: 3, sequence: 7, end: RestoreEnd::Undecided };
+        assert!(!restore.lost(at(500), 3, 7), "in the export");
+        assert!(restore.lost(at(500), 3, 8));
+        assert!(!restore.lost(at(500), 2, 9), "of an earlier epoch, which the export knew to its end");
+        assert!(!restore.lost(at(1_000), 4, 1), "planned since the import");
+        assert!(restore.lost(at(999), 4, 1), "planned by an earlier import of the same export");
+        assert!(restore.lost(at(2_000), 3, 8), "whatever the clock was");
     }
 }

@@ -149,7 +149,10 @@ fn every_record_reads_as_written_and_no_damaged_one_is_read() {
     keeps(&RequestRecord { fingerprint: Sha256::of(b"f"), object: vec![1, 2], expire_ms: 3 });
     keeps(&NodeRecord { endpoint: "http://a".to_owned(), failure_domain: "rack".to_owned(), create_ms: 1 });
     let cluster = ClusterId::generate(1, &entropy);
-    keeps(&ClusterRecord { cluster, epoch: 1, key_check: Sha256::of(b"k"), create_ms: 1 });
+    let ends = [RestoreEnd::Undecided, RestoreEnd::Keep, RestoreEnd::Discard];
+    let restores = ends.map(|end| RestoreRecord { import_ms: 2, epoch: 1, sequence: 9, end });
+    let key_check = Sha256::of(b"k");
+    keeps(&ClusterRecord { cluster, epoch: 1, key_check, create_ms: 1, schema: SCHEMA, restores: restores.to_vec() });
 }
 
 #[test]
