@@ -6,6 +6,7 @@
 //! guarded can no longer be trusted, so the service is asked to stop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -17,6 +18,7 @@ use crate::error::ChunkError;
 #[derive(Debug, Clone)]
 pub(crate) struct Blocking {
     places: Arc<Semaphore>,
+    threads: usize,
     broken: CancellationToken,
 }
 
@@ -30,7 +32,7 @@ pub(crate) struct Job<T> {
 impl Blocking {
     /// At most `threads` jobs at once; a panic in one fires `broken`.
     pub(crate) fn new(threads: usize, broken: CancellationToken) -> Self {
-        Self { places: Arc::new(Semaphore::new(threads)), broken }
+        Self { places: Arc::new(Semaphore::new(threads)), threads, broken }
     }
 
     /// Waits for a free place and starts the job there.
@@ -53,6 +55,12 @@ impl Blocking {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ChunkError> {
         self.start(job).await?.wait().await
+    }
+
+    /// Waits until no job runs, at most this long. Returns whether none does.
+    pub(crate) async fn quiet_within(&self, deadline: Duration) -> bool {
+        let all = u32::try_from(self.threads).unwrap_or(u32::MAX);
+        tokio::time::timeout(deadline, self.places.acquire_many(all)).await.is_ok()
     }
 }
 
@@ -94,6 +102,16 @@ mod tests {
             outcome.unwrap();
         }
         assert!((1..=2).contains(&most.load(Ordering::SeqCst)));
+    }
+
+    #[tokio::test]
+    async fn a_job_that_hangs_is_noticed_also_when_nobody_waits_for_it() {
+        let blocking = Blocking::new(2, CancellationToken::new());
+        let (hang, hung) = std::sync::mpsc::sync_channel::<()>(0);
+        drop(blocking.start(move || hung.recv()).await.unwrap());
+        assert!(!blocking.quiet_within(Duration::from_millis(1)).await);
+        drop(hang);
+        assert!(blocking.quiet_within(Duration::from_secs(60)).await);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Order of a stop: no new calls; health off; calls in flight finish, or are cut when the drain is over; tasks end, each
 //! leaving its write as a broken stream would; writes without a writer are dropped with their files; the folder is
-//! unlocked. It promises no more than an end by force does: what a receipt was given for is durable, what was not is not.
+//! unlocked, unless the disk hangs and a job may still change a file: then only the end of the process unlocks it. It promises no more than an end by force does: what a receipt was given for is durable, what was not is not.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -84,10 +84,43 @@ impl Running {
         stop.cancel();
         let drained = task.await.ok().flatten().unwrap_or(false);
         let ended = node.tasks.shutdown(TASKS_END_WITHIN).await;
-        if let Err(error) = node.store.close().await {
-            tracing::warn!(error = %proto::status::chain(&error), "open writes could not be dropped");
+        match tokio::time::timeout(TASKS_END_WITHIN, node.store.close()).await {
+            Ok(Ok(_dropped)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = %proto::status::chain(&error), "open writes could not be dropped");
+            }
+            Err(_elapsed) => tracing::warn!("open writes could not be dropped in time"),
         }
-        drop((guards, lock));
-        drained && ended
+        let quiet = node.store.blocking().quiet_within(TASKS_END_WITHIN).await;
+        drop(guards);
+        unlock(lock, ended && quiet);
+        drained && ended && quiet
+    }
+}
+
+/// Gives the folder up, unless something may still work in it.
+fn unlock(lock: FolderLock, unused: bool) {
+    if unused {
+        drop(lock);
+    } else {
+        tracing::error!("the disk hangs; the data folder stays locked until this process has ended");
+        std::mem::forget(lock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::runtime::folder::{self, FolderError};
+
+    use super::*;
+
+    /// A service that was stopped while its disk hung once unlocked the folder after five seconds. The next one could
+    /// start on it, and an unlink of the first that was still under way could meet a chunk of the second.
+    #[test]
+    fn a_folder_whose_disk_hangs_stays_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        unlock(folder::lock(folder.path()).unwrap(), true);
+        unlock(folder::lock(folder.path()).unwrap(), false);
+        assert!(matches!(folder::lock(folder.path()), Err(FolderError::InUse(_))));
     }
 }

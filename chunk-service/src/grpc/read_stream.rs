@@ -24,7 +24,8 @@ use crate::store::reading::RangeReader;
 type Answer = Result<ReadChunkResponse, ChunkError>;
 /// An answer that its sender can still change.
 type Waiting = Arc<Mutex<Option<Answer>>>;
-/// Why the stream was cut, for a client that has taken every frame so far.
+/// Why the stream ended before its time, for a client that has taken every frame so far. Only whoever has sent the last
+/// frame empties it: a task that ends in any other way has no chance to say why.
 type Cut = Arc<Mutex<Option<ChunkError>>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -47,18 +48,24 @@ impl ReadStream {
         reader: RangeReader,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        let cut = Cut::default();
         if !reader.has_more() {
-            return Self { first: Some(first), rest: None, cut };
+            return Self { first: Some(first), rest: None, cut: Cut::default() };
         }
-        let (answers, rest) = mpsc::channel(1);
+        let (stream, answers) = Self::followed(first);
         let life_ends = Instant::now() + node.tuning.stream_life;
-        let pump = Pump { node: Arc::clone(node), answers, cut: Arc::clone(&cut), life_ends };
+        let pump = Pump { node: Arc::clone(node), answers, cut: Arc::clone(&stream.cut), life_ends };
         node.tasks.spawn("read", async move {
             pump.run(reader).await;
             drop(place);
         });
-        Self { first: Some(first), rest: Some(rest), cut }
+        stream
+    }
+
+    /// A stream with more answers behind its first one, and the way in for them.
+    fn followed(first: ReadChunkResponse) -> (Self, mpsc::Sender<Waiting>) {
+        let (answers, rest) = mpsc::channel(1);
+        let cut = Arc::new(Mutex::new(Some(ChunkError::Panicked)));
+        (Self { first: Some(first), rest: Some(rest), cut }, answers)
     }
 }
 
@@ -100,7 +107,7 @@ impl Pump {
             };
             let (answer, later) = match self.node.store.next_frame(reader).await {
                 Ok((later, Some(frame))) => (Ok(convert::read_frame(frame)), Some(later)),
-                Ok((_at_the_end, None)) => return,
+                Ok((_at_the_end, None)) => break,
                 Err(error) => (Err(error), None),
             };
             let waiting = Arc::new(Mutex::new(Some(answer)));
@@ -109,6 +116,7 @@ impl Pump {
             let Some(later) = later else { return };
             reader = later;
         }
+        *lock(&self.cut) = None;
     }
 
     /// Waits until there is a place for another answer; `None` when the client has gone away.
@@ -153,6 +161,20 @@ mod tests {
         drop(answers);
         assert_eq!(stream.next().await.unwrap().unwrap().read_offset, 7);
         assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
+        assert!(stream.next().await.is_none());
+    }
+
+    /// A panic in the task that reads ahead once looked like the end of the range: bytes were missing with code OK.
+    #[tokio::test]
+    async fn a_stream_whose_task_is_gone_without_a_word_ends_with_an_error() {
+        let (mut stream, answers) = ReadStream::followed(ReadChunkResponse::default());
+        let reading = proto::runtime::TaskGroup::new().spawn("read", async move {
+            let _answers = answers;
+            panic!("as planned");
+        });
+        assert!(matches!(reading.await, Ok(None::<()>)));
+        assert!(stream.next().await.unwrap().is_ok());
+        assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::Internal);
         assert!(stream.next().await.is_none());
     }
 }
