@@ -1,8 +1,13 @@
 //! Background work as reconcilers.
 //!
 //! A worker takes no input: each pass looks at what is, does a bounded part of what is missing, and may be repeated at
-//! any time. The driver owns timer, jitter, wake-up, cancellation between passes, and status; a pass that fails is
-//! logged and the next tick is the retry.
+//! any time. The driver owns timer, jitter, wake-up, pause, cancellation, and status; a pass that fails is logged and the
+//! next tick is the retry.
+//!
+//! Passes of one worker never run at once, whoever asks for them. A paused worker's timer starts none; whoever asks for
+//! one gets it. A stop cuts a pass where it waits, as a kill would.
+
+mod pace;
 
 use std::fmt;
 use std::future::Future;
@@ -10,7 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub use self::pace::Pace;
 
 use super::TaskGroup;
 use crate::entropy::Entropy;
@@ -45,6 +53,31 @@ pub trait Worker: Send + Sync + 'static {
     fn run_scheduled(&self) -> impl Future<Output = Result<Pass, Self::Error>> + Send {
         self.run_once()
     }
+
+    /// What bounds its speed, if anything does; it draws on it during its passes.
+    fn pace(&self) -> Option<&Pace> {
+        None
+    }
+
+    /// Why it holds back, or what it wants an operator to decide, in words; asked after each pass.
+    fn holds_back(&self) -> Option<String> {
+        None
+    }
+
+    /// When it last went through everything there is; asked after each pass. Unless it says otherwise, a pass after which
+    /// there is no more to do is the end of a sweep.
+    fn last_sweep(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// How a worker is to run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Its timer starts no pass.
+    pub paused: bool,
+    /// Most units of work per second; 0 for no bound.
+    pub pace_per_second: u64,
 }
 
 /// What a worker is doing.
@@ -54,8 +87,14 @@ pub struct WorkerStatus {
     pub passes: u64,
     /// The last pass that succeeded.
     pub last_pass: Option<Pass>,
+    /// When the last pass ended.
+    pub last_pass_at: Option<Instant>,
     /// Why the last pass failed, if it did.
     pub last_error: Option<String>,
+    /// Why it holds back, or what it wants an operator to decide.
+    pub holds_back: Option<String>,
+    /// When it last went through everything there is.
+    pub last_sweep: Option<Instant>,
 }
 
 /// Triggers and watches a worker. Cheap to clone.
@@ -63,6 +102,8 @@ pub struct WorkerStatus {
 pub struct WorkerHandle {
     requests: mpsc::Sender<oneshot::Sender<Result<Pass, String>>>,
     status: watch::Receiver<WorkerStatus>,
+    settings: watch::Sender<Settings>,
+    pace: Option<Pace>,
 }
 
 impl fmt::Debug for WorkerHandle {
@@ -86,6 +127,24 @@ impl WorkerHandle {
         answered.await.unwrap_or_else(|_dropped| Err(stopped()))
     }
 
+    /// Has the worker run like this from now on, also within a pass.
+    pub fn configure(&self, settings: Settings) {
+        self.settings.send_replace(settings);
+        if let Some(pace) = &self.pace {
+            pace.set(settings.pace_per_second);
+        }
+    }
+
+    /// How the worker is to run.
+    pub fn settings(&self) -> Settings {
+        *self.settings.borrow()
+    }
+
+    /// What its pace counts; empty when it has none.
+    pub fn pace_unit(&self) -> &'static str {
+        self.pace.as_ref().map_or("", Pace::unit)
+    }
+
     /// What the worker is doing.
     pub fn status(&self) -> WorkerStatus {
         self.status.borrow().clone()
@@ -103,9 +162,11 @@ pub struct Schedule {
 pub fn start<W: Worker>(group: &TaskGroup, worker: W, schedule: Schedule, entropy: Arc<dyn Entropy>) -> WorkerHandle {
     let (requests, inbox) = mpsc::channel(WAITING_MAX);
     let (reports, status) = watch::channel(WorkerStatus::default());
-    let driver = Driver { worker, schedule, inbox, reports, stop: group.stop_signal(), entropy };
+    let (settings, settled) = watch::channel(Settings::default());
+    let pace = worker.pace().cloned();
+    let driver = Driver { worker, schedule, inbox, reports, settings: settled, stop: group.stop_signal(), entropy };
     group.spawn_critical("worker", driver.run());
-    WorkerHandle { requests, status }
+    WorkerHandle { requests, status, settings, pace }
 }
 
 struct Driver<W> {
@@ -113,17 +174,26 @@ struct Driver<W> {
     schedule: Schedule,
     inbox: mpsc::Receiver<oneshot::Sender<Result<Pass, String>>>,
     reports: watch::Sender<WorkerStatus>,
+    settings: watch::Receiver<Settings>,
     stop: CancellationToken,
     entropy: Arc<dyn Entropy>,
 }
 
 impl<W: Worker> Driver<W> {
     async fn run(mut self) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&mut self) {
         loop {
             let pause = self.pause();
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
                 Some(answer) = self.inbox.recv() => self.answer(answer).await,
                 () = pause => self.drain().await,
             }
@@ -138,11 +208,15 @@ impl<W: Worker> Driver<W> {
         }
     }
 
+    /// Passes until there is no more to do; whoever asks for one in between gets it in turn.
     async fn drain(&mut self) {
-        while !self.stop.is_cancelled() {
+        while !self.settings.borrow().paused {
             let outcome = self.worker.run_scheduled().await;
             if !self.report(outcome).is_ok_and(|pass| pass.more) {
                 break;
+            }
+            if let Ok(answer) = self.inbox.try_recv() {
+                self.answer(answer).await;
             }
         }
     }
@@ -152,10 +226,15 @@ impl<W: Worker> Driver<W> {
         if let Err(error) = &outcome {
             tracing::warn!(worker = self.worker.name(), %error, "a pass failed; the next one is its retry");
         }
+        let now = Instant::now();
+        let through = outcome.as_ref().is_ok_and(|pass| !pass.more).then_some(now);
         self.reports.send_modify(|status| {
             status.passes += 1;
+            status.last_pass_at = Some(now);
             status.last_error = outcome.as_ref().err().cloned();
             status.last_pass = outcome.as_ref().ok().copied().or(status.last_pass);
+            status.holds_back = self.worker.holds_back();
+            status.last_sweep = self.worker.last_sweep().or(through).or(status.last_sweep);
         });
         outcome
     }
@@ -176,74 +255,4 @@ impl<W: Worker> Driver<W> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entropy::SeededEntropy;
-
-    struct Counter(std::sync::atomic::AtomicU64);
-
-    impl Worker for Counter {
-        type Error = std::io::Error;
-        fn name(&self) -> &'static str {
-            "counter"
-        }
-        async fn run_once(&self) -> Result<Pass, Self::Error> {
-            let before = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            if before == 1 {
-                Err(std::io::Error::other("as planned"))
-            } else {
-                Ok(Pass { changed: 1, ..Pass::default() })
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_worker_runs_when_asked_and_a_failed_pass_does_not_end_it() {
-        let group = TaskGroup::new();
-        let entropy = Arc::new(SeededEntropy::new(1));
-        let handle = start(&group, Counter(0.into()), Schedule { interval: None }, entropy);
-        assert_eq!(handle.run_now().await, Ok(Pass { changed: 1, ..Pass::default() }));
-        assert_eq!(handle.run_now().await, Err("as planned".to_owned()));
-        assert_eq!(handle.status().last_error.as_deref(), Some("as planned"));
-        assert!(handle.run_now().await.is_ok());
-        assert_eq!((handle.status().passes, handle.status().last_error), (3, None));
-        assert!(group.shutdown(Duration::from_secs(10)).await);
-        assert!(handle.run_now().await.is_err());
-    }
-
-    struct Cautious;
-
-    impl Worker for Cautious {
-        type Error = std::io::Error;
-        fn name(&self) -> &'static str {
-            "cautious"
-        }
-        async fn run_once(&self) -> Result<Pass, Self::Error> {
-            Ok(Pass { changed: 1, ..Pass::default() })
-        }
-        async fn run_scheduled(&self) -> Result<Pass, Self::Error> {
-            Ok(Pass { skipped: 1, ..Pass::default() })
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_worker_can_hold_back_what_its_timer_starts_and_not_what_is_asked_for() {
-        let group = TaskGroup::new();
-        let schedule = Schedule { interval: Some(Duration::from_secs(60)) };
-        let handle = start(&group, Cautious, schedule, Arc::new(SeededEntropy::new(1)));
-        let mut status = handle.status.clone();
-        let held_back = |status: &WorkerStatus| status.last_pass.is_some_and(|pass| pass.skipped == 1);
-        status.wait_for(held_back).await.unwrap();
-        assert_eq!(handle.run_now().await, Ok(Pass { changed: 1, ..Pass::default() }));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_worker_runs_by_itself_at_its_interval() {
-        let group = TaskGroup::new();
-        let entropy = Arc::new(SeededEntropy::new(1));
-        let schedule = Schedule { interval: Some(Duration::from_secs(60)) };
-        let handle = start(&group, Counter(0.into()), schedule, entropy);
-        let mut status = handle.status.clone();
-        status.wait_for(|status| status.passes == 3).await.unwrap();
-    }
-}
+mod tests;
