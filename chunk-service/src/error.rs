@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use proto::error::{Classify, Details, Reason};
 use proto::ids::ChunkId;
 use proto::runtime::folder::FolderError;
+use rustix::io::Errno;
 
 /// Why a call, or a start, failed.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +153,14 @@ impl ChunkError {
 
     pub(crate) fn io(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, source }
+    }
+
+    /// Like [`ChunkError::io`], where a call opens files: exhausted descriptors pass by themselves.
+    pub(crate) fn file(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| match Errno::from_io_error(&source) {
+            Some(Errno::MFILE | Errno::NFILE) => Self::Overloaded("open files"),
+            Some(_) | None => Self::Io { action, source },
+        }
     }
 }
 

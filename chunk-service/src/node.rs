@@ -52,7 +52,7 @@ pub(crate) struct WriteGrant {
     pub(crate) holds_for: Duration,
 }
 
-/// Permission to read one chunk.
+/// Permission to read, or to verify, one chunk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadGrant {
     /// The chunk and its place.
@@ -112,6 +112,28 @@ impl Node {
         match permit {
             Permit::Delete => Ok(binding.chunk),
             Permit::Write { .. } | Permit::Read(_) | Permit::Verify(_) | Permit::List => {
+                Err(ChunkError::CapabilityInvalid)
+            }
+        }
+    }
+
+    /// Checks a capability to verify.
+    pub(crate) fn admit_verify(&self, credential: Option<&str>) -> Result<ReadGrant, ChunkError> {
+        let (Capability { permit, binding, .. }, _holds_for) = self.admit(credential)?;
+        match permit {
+            Permit::Verify(claims) => Ok(ReadGrant { place: binding, claims }),
+            Permit::Write { .. } | Permit::Read(_) | Permit::Delete | Permit::List => {
+                Err(ChunkError::CapabilityInvalid)
+            }
+        }
+    }
+
+    /// Checks a capability to list.
+    pub(crate) fn admit_list(&self, credential: Option<&str>) -> Result<(), ChunkError> {
+        let (Capability { permit, .. }, _holds_for) = self.admit(credential)?;
+        match permit {
+            Permit::List => Ok(()),
+            Permit::Write { .. } | Permit::Read(_) | Permit::Delete | Permit::Verify(_) => {
                 Err(ChunkError::CapabilityInvalid)
             }
         }

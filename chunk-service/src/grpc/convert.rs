@@ -9,7 +9,10 @@ use proto::pb;
 use tonic::{Code, Status, Streaming};
 
 use crate::error::ChunkError;
+use crate::store::chk::Chk;
+use crate::store::listing::{ChunkFiles, Page};
 use crate::store::reading::{Frame as ReadFrame, Range};
+use crate::store::verify::{Condition, Finding};
 use crate::store::writing::WriteStatus;
 use crate::write::{Finish, Frame, FrameSource, Opening, SourceError};
 
@@ -158,4 +161,51 @@ pub(crate) fn read_frame(frame: ReadFrame) -> pb::ReadChunkResponse {
     let ReadFrame { offset, bytes } = frame;
     let data = pb::ChunkData { crc32c: Some(crc32c(&bytes)), content: bytes };
     pb::ReadChunkResponse { chunk: None, read_offset: offset, data: Some(data) }
+}
+
+/// How a chunk is.
+pub(crate) fn condition(condition: Condition) -> pb::ChunkCondition {
+    match condition {
+        Condition::Sound => pb::ChunkCondition::Sound,
+        Condition::Rebuilt => pb::ChunkCondition::Rebuilt,
+        Condition::ChecksumFileBad => pb::ChunkCondition::ChecksumFileBad,
+        Condition::Corrupt => pb::ChunkCondition::Corrupt,
+        Condition::Missing => pb::ChunkCondition::Missing,
+        Condition::Unreadable => pb::ChunkCondition::Unreadable,
+    }
+}
+
+/// The answer to VerifyChunk.
+pub(crate) fn verified(finding: Finding) -> pb::VerifyChunkResponse {
+    pb::VerifyChunkResponse { condition: condition(finding.condition).into(), detail: finding.detail }
+}
+
+/// A message of a ListChunks stream.
+pub(crate) fn listed(page: Page) -> pb::ListChunksResponse {
+    let Page { chunks, foreign, complete } = page;
+    pb::ListChunksResponse { chunks: chunks.into_iter().map(chunk_files).collect(), foreign_names: foreign, complete }
+}
+
+fn chunk_files(files: ChunkFiles) -> pb::ChunkFiles {
+    let ChunkFiles { chunk, data_size, has_chk, chk } = files;
+    pb::ChunkFiles {
+        chunk_id: chunk.to_string(),
+        data_size_bytes: data_size,
+        has_checksum_file: has_chk,
+        checksum_file: chk.map(checksum_file),
+    }
+}
+
+fn checksum_file(Chk { binding, sums }: Chk) -> pb::ChecksumFile {
+    pb::ChecksumFile {
+        block_id: binding.block.to_string(),
+        blob_id: binding.blob.to_string(),
+        shard_index: binding.shard_index,
+        shard_count: binding.shard_count,
+        size_bytes: sums.size_bytes,
+        sha256: sums.sha256.to_string(),
+        generation: binding.generation,
+        epoch: binding.epoch,
+        sequence: binding.sequence,
+    }
 }

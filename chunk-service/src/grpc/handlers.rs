@@ -7,29 +7,48 @@ use proto::limits::CHUNK_MESSAGE_BYTES_MAX;
 use proto::pb;
 use proto::pb::chunk_service_server::{ChunkService, ChunkServiceServer};
 use proto::status::to_status;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
 use super::credential::bearer;
+use super::list_stream::{self, ListStream};
 use super::read_stream::ReadStream;
 use crate::error::ChunkError;
-use crate::node::Node;
+use crate::node::{Node, ReadGrant};
 use crate::write;
+
+/// Verifications at once: one of them reads as fast as the disk can.
+const VERIFICATIONS_MAX: usize = 8;
+/// Listings at once; each goes over the whole folder.
+const LISTINGS_MAX: usize = 4;
 
 /// The service.
 #[derive(Debug)]
 pub(crate) struct Handlers {
     node: Arc<Node>,
     read_streams: Arc<Semaphore>,
+    verifications: Arc<Semaphore>,
+    listings: Arc<Semaphore>,
+}
+
+/// A place among so many, for as long as it is held.
+fn place(places: &Arc<Semaphore>, of_what: &'static str) -> Result<OwnedSemaphorePermit, ChunkError> {
+    Arc::clone(places).try_acquire_owned().map_err(|_none_free| ChunkError::Overloaded(of_what))
 }
 
 impl Handlers {
     /// The service, with its limits on it, ready to be added to a server.
     pub(crate) fn into_server(node: Arc<Node>) -> ChunkServiceServer<Self> {
-        let read_streams = Arc::new(Semaphore::new(node.tuning.read_streams_max.min(Semaphore::MAX_PERMITS)));
-        ChunkServiceServer::new(Self { node, read_streams }).max_decoding_message_size(CHUNK_MESSAGE_BYTES_MAX)
+        let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        let handlers = Self {
+            read_streams: places(node.tuning.read_streams_max),
+            verifications: places(VERIFICATIONS_MAX),
+            listings: places(LISTINGS_MAX),
+            node,
+        };
+        ChunkServiceServer::new(handlers).max_decoding_message_size(CHUNK_MESSAGE_BYTES_MAX)
     }
 
     async fn write(
@@ -64,8 +83,7 @@ impl Handlers {
     async fn read(&self, request: Request<pb::ReadChunkRequest>) -> Result<ReadStream, ChunkError> {
         let grant = self.node.admit_read(bearer(request.metadata())?)?;
         convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
-        let place = Arc::clone(&self.read_streams).try_acquire_owned();
-        let place = place.map_err(|_none_free| ChunkError::Overloaded("reads"))?;
+        let place = place(&self.read_streams, "reads")?;
         let range = convert::range(request.get_ref());
         let frame_bytes = self.node.tuning.read_frame_size;
         let (reader, first) = self.node.store.open_range(grant.place, grant.claims, range, frame_bytes).await?;
@@ -90,6 +108,28 @@ impl Handlers {
         deleting.await.ok().flatten().ok_or(ChunkError::Panicked)??;
         Ok(pb::DeleteChunkResponse {})
     }
+
+    async fn verify(&self, request: Request<pb::VerifyChunkRequest>) -> Result<pb::VerifyChunkResponse, ChunkError> {
+        let ReadGrant { place: binding, claims } = self.node.admit_verify(bearer(request.metadata())?)?;
+        let pb::VerifyChunkRequest { chunk_id, repair } = request.into_inner();
+        convert::permitted_chunk(&chunk_id, binding.chunk)?;
+        let place = place(&self.verifications, "verifications")?;
+        let store = Arc::clone(&self.node.store);
+        let verifying = self.node.tasks.spawn("verify", async move {
+            let finding = store.verify(binding, claims, repair).await;
+            drop(place);
+            finding
+        });
+        let finding = verifying.await.ok().flatten().ok_or(ChunkError::Panicked)??;
+        Ok(convert::verified(finding))
+    }
+
+    async fn list(&self, request: Request<pb::ListChunksRequest>) -> Result<ListStream, ChunkError> {
+        self.node.admit_list(bearer(request.metadata())?)?;
+        let place = place(&self.listings, "listings")?;
+        let listing = self.node.store.list(request.get_ref().with_checksum_files).await?;
+        Ok(list_stream::start(&self.node, listing, place))
+    }
 }
 
 fn answer<T>(outcome: Result<T, ChunkError>) -> Result<Response<T>, Status> {
@@ -99,7 +139,7 @@ fn answer<T>(outcome: Result<T, ChunkError>) -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl ChunkService for Handlers {
     type ReadChunkStream = ReadStream;
-    type ListChunksStream = tokio_stream::Empty<Result<pb::ListChunksResponse, Status>>;
+    type ListChunksStream = ListStream;
 
     async fn write_chunk(
         &self,
@@ -132,15 +172,12 @@ impl ChunkService for Handlers {
 
     async fn verify_chunk(
         &self,
-        _request: Request<pb::VerifyChunkRequest>,
+        request: Request<pb::VerifyChunkRequest>,
     ) -> Result<Response<pb::VerifyChunkResponse>, Status> {
-        answer(Err(ChunkError::Overloaded("verifications")))
+        answer(self.verify(request).await)
     }
 
-    async fn list_chunks(
-        &self,
-        _request: Request<pb::ListChunksRequest>,
-    ) -> Result<Response<Self::ListChunksStream>, Status> {
-        answer(Err(ChunkError::Overloaded("listings")))
+    async fn list_chunks(&self, request: Request<pb::ListChunksRequest>) -> Result<Response<ListStream>, Status> {
+        answer(self.list(request).await)
     }
 }

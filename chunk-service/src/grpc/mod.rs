@@ -1,8 +1,9 @@
 //! The wire: protos in, protos out. The only part, besides `metadata_link`, that knows tonic and generated code.
 
-mod convert;
+pub(crate) mod convert;
 mod credential;
 mod handlers;
+mod list_stream;
 mod read_stream;
 
 pub(crate) use handlers::Handlers;

@@ -3,16 +3,17 @@
 //! [`FolderDisk`] is the real one. Tests put faults in front of it, or run the store over a model of a disk that loses
 //! what was not synced. Everything here blocks: it is called from [`Blocking`](crate::blocking::Blocking) only.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{Advice, AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 /// Folder within the folder for files that are of no use and may still tell something. What is in it is never read, used
@@ -29,6 +30,19 @@ pub(crate) struct Space {
     /// What is left for us.
     pub(crate) free: u64,
 }
+
+/// What has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// Its length in bytes.
+    pub(crate) size: u64,
+    /// It is a file, and not a folder, a link or something else.
+    pub(crate) is_file: bool,
+}
+
+/// The names in a folder, in no order. A name that is there all the while comes exactly once; one that comes or goes
+/// meanwhile may or may not be among them.
+pub(crate) type Names = Box<dyn Iterator<Item = io::Result<OsString>> + Send>;
 
 /// One folder.
 pub(crate) trait Disk: fmt::Debug + Send + Sync {
@@ -47,6 +61,10 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn sync_folder(&self) -> io::Result<()>;
     /// Whether any file's name ends like this.
     fn holds_any(&self, suffix: &str) -> io::Result<bool>;
+    /// What has this name; `None` when nothing has.
+    fn stat(&self, name: &str) -> io::Result<Option<Stat>>;
+    /// All names. After an error nothing more is known of them.
+    fn names(&self) -> io::Result<Names>;
     /// How much room there is.
     fn space(&self) -> io::Result<Space>;
 }
@@ -148,6 +166,23 @@ impl Disk for FolderDisk {
             }
         }
         Ok(false)
+    }
+
+    fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
+        match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                let size = u64::try_from(stat.st_size).map_err(io::Error::other)?;
+                Ok(Some(Stat { size, is_file: FileType::from_raw_mode(stat.st_mode).is_file() }))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn names(&self) -> io::Result<Names> {
+        let entries = Dir::read_from(&self.folder)?;
+        let names = entries.map(|entry| Ok(OsString::from_vec(entry?.file_name().to_bytes().to_vec())));
+        Ok(Box::new(names.filter(|name| !name.as_ref().is_ok_and(|name| name == "." || name == ".."))))
     }
 
     fn space(&self) -> io::Result<Space> {

@@ -21,7 +21,6 @@ use proto::checksum::{ChunkHasher, ChunkSums};
 use proto::failpoint;
 use proto::ids::ChunkId;
 use proto::limits::{FRAME_BYTES, MIB};
-use rustix::io::Errno;
 
 use super::chk::{CHK_BYTES_MAX, Chk};
 use super::disk::{Disk, DiskFile};
@@ -42,7 +41,7 @@ pub(crate) fn chk_name(chunk: ChunkId) -> String {
 }
 
 /// Name under which a checksum file is written before it is published.
-fn chk_temporary_name(chunk: ChunkId) -> String {
+pub(crate) fn chk_temporary_name(chunk: ChunkId) -> String {
     format!("{chunk}.blob.chk.tmp")
 }
 
@@ -77,8 +76,8 @@ pub(crate) fn same_place(a: &ChunkBinding, b: &ChunkBinding) -> bool {
 /// # Errors
 /// When a file cannot be opened; a checksum file that cannot be read counts as damaged.
 pub(crate) fn look_up(disk: &dyn Disk, place: &ChunkBinding) -> Result<Found, ChunkError> {
-    let file = disk.open(&blob_name(place.chunk)).map_err(open_failed)?;
-    let chk = disk.open(&chk_name(place.chunk)).map_err(open_failed)?;
+    let file = disk.open(&blob_name(place.chunk)).map_err(ChunkError::file("open a chunk"))?;
+    let chk = disk.open(&chk_name(place.chunk)).map_err(ChunkError::file("open a chunk"))?;
     let (file, chk) = match (file, chk) {
         (None, None) => return Ok(Found::Nothing),
         (Some(file), Some(chk)) => (file, read_chk(chk.as_ref())),
@@ -89,13 +88,6 @@ pub(crate) fn look_up(disk: &dyn Disk, place: &ChunkBinding) -> Result<Found, Ch
             Ok(Found::Complete(Pair { file, chk }))
         }
         Some(_) | None => Ok(Found::Leftover),
-    }
-}
-
-fn open_failed(source: io::Error) -> ChunkError {
-    match Errno::from_io_error(&source) {
-        Some(Errno::MFILE | Errno::NFILE) => ChunkError::Overloaded("open files"),
-        Some(_) | None => ChunkError::Io { action: "open a chunk", source },
     }
 }
 

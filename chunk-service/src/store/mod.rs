@@ -16,6 +16,7 @@ pub(crate) mod durable;
 pub(crate) mod folder_sync;
 pub(crate) mod latch;
 pub(crate) mod leftover;
+pub(crate) mod listing;
 pub(crate) mod open_write;
 pub(crate) mod reading;
 pub(crate) mod sessions;
@@ -24,6 +25,7 @@ pub(crate) mod sink;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub(crate) mod verify;
 pub(crate) mod writing;
 
 use std::fmt;

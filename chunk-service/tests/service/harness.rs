@@ -245,6 +245,31 @@ impl Client {
         answer(self.0.clone().get_chunk(with_capability(request, capability)).await).map(|got| got.chunk.unwrap())
     }
 
+    pub(crate) async fn verify(
+        &self,
+        place: &ChunkBinding,
+        capability: &str,
+        repair: bool,
+    ) -> Result<pb::VerifyChunkResponse, WireError> {
+        let request = pb::VerifyChunkRequest { chunk_id: place.chunk.to_string(), repair };
+        answer(self.0.clone().verify_chunk(with_capability(request, capability)).await)
+    }
+
+    /// All messages of a listing.
+    pub(crate) async fn list(
+        &self,
+        capability: &str,
+        with_checksum_files: bool,
+    ) -> Result<Vec<pb::ListChunksResponse>, WireError> {
+        let request = pb::ListChunksRequest { with_checksum_files };
+        let mut stream = answer(self.0.clone().list_chunks(with_capability(request, capability)).await)?;
+        let mut messages = Vec::new();
+        while let Some(message) = stream.message().await.map_err(|status| from_status(&status))? {
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+
     pub(crate) async fn delete(&self, place: &ChunkBinding, capability: &str) -> Result<(), WireError> {
         let request = pb::DeleteChunkRequest { chunk_id: place.chunk.to_string() };
         answer(self.0.clone().delete_chunk(with_capability(request, capability)).await).map(drop)

@@ -12,6 +12,7 @@
 mod basics;
 mod frames;
 mod harness;
+mod inspection;
 mod lifecycle;
 mod peer;
 mod permission;

@@ -145,6 +145,14 @@ impl Peer {
         self.sign(&self.capability(binding, Permit::Read(claims(bytes))))
     }
 
+    pub(crate) fn may_verify(&self, binding: ChunkBinding, bytes: &[u8]) -> String {
+        self.sign(&self.capability(binding, Permit::Verify(claims(bytes))))
+    }
+
+    pub(crate) fn may_list(&self) -> String {
+        self.sign(&self.capability(ChunkBinding::none(), Permit::List))
+    }
+
     pub(crate) fn may_delete(&self, binding: ChunkBinding) -> String {
         self.sign(&self.capability(binding, Permit::Delete))
     }

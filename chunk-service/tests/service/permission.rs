@@ -15,13 +15,15 @@ use crate::harness::{Client, World, messages, pattern, wait_until, with_capabili
 use crate::peer::{Peer, claims};
 
 /// The reasons with which each method refuses this credential for this chunk.
-async fn refusals(client: &Client, place: &ChunkBinding, credential: &str) -> [Option<Reason>; 5] {
+async fn refusals(client: &Client, place: &ChunkBinding, credential: &str) -> [Option<Reason>; 7] {
     let reason = |error: Option<WireError>| error.and_then(|error| error.reason);
     [
         reason(client.send(credential, messages(place, b"bytes", 0, 10)).await.err()),
         reason(client.status(place, credential).await.err()),
         reason(client.read(place, credential, 0, 0).await.err()),
         reason(client.get_chunk(place, credential).await.err()),
+        reason(client.verify(place, credential, false).await.err()),
+        reason(client.list(credential, false).await.err()),
         reason(client.delete(place, credential).await.err()),
     ]
 }
@@ -33,11 +35,15 @@ async fn each_operation_needs_its_own_capability() {
     let place = world.put(b"bytes").await;
     let may = |permit| world.peer.sign(&world.peer.capability(place, permit));
     let write = refusals(&client, &place, &may(Permit::Write { max_bytes: 5 })).await;
-    assert_eq!(write, [None, None, invalid, invalid, invalid]);
+    assert_eq!(write, [None, None, invalid, invalid, invalid, invalid, invalid]);
     let read = refusals(&client, &place, &may(Permit::Read(claims(b"bytes")))).await;
-    assert_eq!(read, [invalid, invalid, None, None, invalid]);
+    assert_eq!(read, [invalid, invalid, None, None, invalid, invalid, invalid]);
+    let verify = refusals(&client, &place, &may(Permit::Verify(claims(b"bytes")))).await;
+    assert_eq!(verify, [invalid, invalid, invalid, invalid, None, invalid, invalid]);
+    let list = refusals(&client, &place, &may(Permit::List)).await;
+    assert_eq!(list, [invalid, invalid, invalid, invalid, invalid, None, invalid]);
     let delete = refusals(&client, &place, &may(Permit::Delete)).await;
-    assert_eq!(delete, [invalid, invalid, invalid, invalid, None]);
+    assert_eq!(delete, [invalid, invalid, invalid, invalid, invalid, invalid, None]);
 }
 
 #[tokio::test]
@@ -63,13 +69,13 @@ async fn what_is_wrong_in_any_way_is_refused_alike_and_before_any_file_is_touche
         ("too long", "a".repeat(5_000)),
     ] {
         let refused = refusals(&client, &place, &credential).await;
-        assert_eq!(refused, [Some(Reason::CapabilityInvalid); 5], "{what}");
+        assert_eq!(refused, [Some(Reason::CapabilityInvalid); 7], "{what}");
     }
     let expired = signed(&|capability| {
         capability.not_before_ms -= 900_000;
         capability.expire_ms -= 960_000;
     });
-    assert_eq!(refusals(&client, &place, &expired).await, [Some(Reason::CapabilityExpired); 5]);
+    assert_eq!(refusals(&client, &place, &expired).await, [Some(Reason::CapabilityExpired); 7]);
     assert!(!world.blob_path(&place).exists());
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use crate::store::disk::{Disk, DiskFile, QUARANTINE, Space};
+use crate::store::disk::{Disk, DiskFile, Names, QUARANTINE, Space, Stat};
 
 type Inode = u64;
 
@@ -96,6 +96,11 @@ impl CrashDisk {
         content.pending.clear();
         change(&mut content.cached);
         content.durable = content.cached.clone();
+    }
+
+    /// Makes an empty file behind everybody's back.
+    pub(crate) fn make(&self, name: &str) {
+        self.create_new(name).unwrap().sync().unwrap();
     }
 
     /// Loses a name behind everybody's back.
@@ -198,6 +203,15 @@ impl Disk for CrashDisk {
 
     fn holds_any(&self, suffix: &str) -> io::Result<bool> {
         Ok(self.names().iter().any(|name| name.ends_with(suffix) && !name.starts_with(QUARANTINE)))
+    }
+
+    fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
+        Ok(self.bytes(name).map(|bytes| Stat { size: bytes.len() as u64, is_file: true }))
+    }
+
+    fn names(&self) -> io::Result<Names> {
+        let names = CrashDisk::names(self).into_iter().filter(|name| !name.starts_with(QUARANTINE));
+        Ok(Box::new(names.map(|name| Ok(name.into()))))
     }
 
     fn space(&self) -> io::Result<Space> {

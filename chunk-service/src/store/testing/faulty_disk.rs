@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use crate::store::disk::{Disk, DiskFile, Space};
+use crate::store::disk::{Disk, DiskFile, Names, Space, Stat};
 
 /// A kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -164,6 +164,17 @@ impl Disk for FaultyDisk {
     fn holds_any(&self, suffix: &str) -> io::Result<bool> {
         self.controller.pass(Call::List)?;
         self.inner.holds_any(suffix)
+    }
+
+    fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
+        self.controller.pass(Call::Size)?;
+        self.inner.stat(name)
+    }
+
+    fn names(&self) -> io::Result<Names> {
+        self.controller.pass(Call::List)?;
+        let controller = self.controller.clone();
+        Ok(Box::new(self.inner.names()?.map(move |name| controller.pass(Call::List).and(name))))
     }
 
     fn space(&self) -> io::Result<Space> {
