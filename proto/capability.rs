@@ -14,7 +14,7 @@ use crate::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId, TenantId};
 use crate::pb;
 use crate::secret::{SECRET_BYTES, SecretKey};
 
-const LABEL: &str = "mini-tectonic capability v1";
+pub(crate) const LABEL: &str = "mini-tectonic capability v1";
 const VERSION: u32 = 1;
 /// Longest text that is looked at; real ones have about 400 bytes.
 const TEXT_BYTES_MAX: usize = 1024;

@@ -8,6 +8,9 @@ pub mod capability;
 pub mod checksum;
 pub mod entropy;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod limits;
 pub mod receipt;

@@ -12,7 +12,7 @@ use crate::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId};
 use crate::pb;
 use crate::secret::SECRET_BYTES;
 
-const LABEL: &str = "mini-tectonic receipt v1";
+pub(crate) const LABEL: &str = "mini-tectonic receipt v1";
 const VERSION: u32 = 1;
 /// Longest receipt that is looked at; real ones have about 250 bytes.
 const BYTES_MAX: usize = 512;

@@ -102,7 +102,8 @@ impl NodeFile {
         Ok(Identity::read(folder, ROLE)?.is_some())
     }
 
-    fn print(&self) -> Zeroizing<String> {
+    /// The file's text.
+    pub(crate) fn print(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(1024));
         let mut line = |arguments: std::fmt::Arguments<'_>| {
             let written = text.write_fmt(arguments);
@@ -123,8 +124,8 @@ impl NodeFile {
         text
     }
 
-    /// As with the checksum files: taken only if printing what was read gives the same bytes.
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    /// Reads the file's bytes. As with the checksum files: taken only if printing what was read gives the same bytes.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let mut lines = text.lines().skip(1).peekable();
         let node = lines.next()?.strip_prefix("node=")?.parse().ok()?;

@@ -16,6 +16,9 @@
 mod blocking;
 pub mod config;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod heartbeat;
 mod identity;

@@ -7,6 +7,9 @@ pub mod auth;
 pub mod config;
 pub mod coordinator;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grpc;
 pub mod mint;
 pub mod nodes;

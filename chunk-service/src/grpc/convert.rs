@@ -85,13 +85,21 @@ fn source_error(status: &Status) -> SourceError {
     }
 }
 
-fn opening(mut message: pb::WriteChunkRequest) -> Result<Opening, ChunkError> {
+/// The first message of a stream.
+///
+/// # Errors
+/// [`ChunkError::FieldInvalid`].
+pub(crate) fn opening(mut message: pb::WriteChunkRequest) -> Result<Opening, ChunkError> {
     let spec = message.spec.take().ok_or_else(|| ChunkError::field("spec", "is missing in the first message"))?;
     let chunk = chunk_id("spec.chunk_id", &spec.chunk_id)?;
     Ok(Opening { chunk, size_bytes: spec.size_bytes, frame: frame(message)? })
 }
 
-fn frame(message: pb::WriteChunkRequest) -> Result<Frame, ChunkError> {
+/// What every message of a stream has.
+///
+/// # Errors
+/// [`ChunkError::FieldInvalid`].
+pub(crate) fn frame(message: pb::WriteChunkRequest) -> Result<Frame, ChunkError> {
     let pb::WriteChunkRequest { spec: _, write_offset, data, finish_write, checksums } = message;
     let finish = match (finish_write, checksums) {
         (true, checksums) => Some(Finish { sha256: sha256(checksums)? }),

@@ -177,7 +177,7 @@ impl Sessions {
         Bound::admit(&self.bound, tenant)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.slots).is_empty() && lock(&self.bound.open).is_empty()
     }

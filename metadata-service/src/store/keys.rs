@@ -283,7 +283,7 @@ pub fn blob_of(key: &[u8]) -> Option<BlobId> {
 
 /// The node of a key of [`node`].
 pub fn node_of(key: &[u8]) -> Option<NodeId> {
-    NodeId::try_from(last_id(key.strip_prefix(NODES)?)?).ok()
+    NodeId::try_from(key.strip_prefix(NODES)?).ok()
 }
 
 /// The tenant of a key of [`tenant`].
@@ -326,7 +326,8 @@ pub fn name_of(key: &[u8]) -> Option<(TenantId, BlobId)> {
     let slash = key.iter().position(|byte| *byte == b'/')?;
     let (tenant, entry) = key.split_at_checked(slash)?;
     let tenant = std::str::from_utf8(tenant).ok()?.parse().ok()?;
-    Some((tenant, BlobId::try_from(last_id(entry)?).ok()?))
+    let (name, id) = entry.strip_prefix(b"/")?.split_last_chunk::<16>()?;
+    if name.ends_with(&NAME_END) { Some((tenant, BlobId::try_from(id.as_slice()).ok()?)) } else { None }
 }
 
 /// The block index of a key of [`extent`].

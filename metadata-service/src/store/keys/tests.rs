@@ -53,6 +53,26 @@ fn the_admin_s_request_ids_are_no_tenant_s() {
     assert_ne!(request(&RequestScope::Admin, "1"), request(&scope, "1"));
 }
 
+/// The fuzzer found it: a longer key was read as that of the node whose id it ends with.
+#[test]
+fn a_key_that_is_longer_than_a_node_s_is_no_node_s() {
+    let id = NodeId::generate(1, &SeededEntropy::new(1));
+    assert_eq!(node_of(&node(id)), Some(id));
+    assert_eq!(node_of(&[NODES, b"more", id.as_bytes()].concat()), None);
+}
+
+/// A check of rows would have taken a damaged key for a blob's: the `/` behind the tenant counted as a byte of its id,
+/// and nothing asked whether the name had an end.
+#[test]
+fn a_key_without_the_end_of_a_name_is_no_name_s() {
+    let tenant_id: TenantId = "posts".parse().unwrap();
+    let good = name(&tenant_id, "n", blob_id(1));
+    assert_eq!(name_of(&good), Some((tenant_id.clone(), blob_id(1))));
+    let short = [names(&tenant_id).as_slice(), &blob_id(1).as_bytes()[1..]].concat();
+    let without_end = [names(&tenant_id).as_slice(), b"n", blob_id(1).as_bytes()].concat();
+    assert_eq!((name_of(&short), name_of(&without_end)), (None, None));
+}
+
 proptest! {
     #[test]
     fn the_name_index_sorts_by_name_then_blob(
