@@ -147,6 +147,7 @@ fn engine_message(error: &EngineError) -> &'static str {
         EngineError::Latched(_) => "the metadata service takes no writes since a fault of its storage",
         EngineError::NearlyFull { .. } => "the metadata service's disk is nearly full",
         EngineError::Overloaded => "too many commits are waiting",
+        EngineError::FellBehind => "the export fell behind the commits: its reader is slower than they come",
         EngineError::Closed => "the service is about to stop",
         EngineError::Failed { .. } | EngineError::BatchTooLarge(_) => "the metadata engine failed",
     }
@@ -265,7 +266,7 @@ fn engine_reason(error: &EngineError) -> Reason {
     match error {
         EngineError::Latched(_) => Reason::ReadOnly,
         EngineError::NearlyFull { .. } => Reason::NodeOutOfSpace,
-        EngineError::Overloaded => Reason::Overloaded,
+        EngineError::Overloaded | EngineError::FellBehind => Reason::Overloaded,
         EngineError::Closed => Reason::Draining,
         EngineError::Failed { .. } | EngineError::BatchTooLarge(_) => Reason::Internal,
     }

@@ -4,6 +4,7 @@
 //! [`Running`] is the service from then on. Inside, a call goes `grpc` → `service` → `coordinator` (pure) → `store`.
 
 pub mod auth;
+pub mod backup;
 pub mod config;
 pub mod coordinator;
 pub mod error;

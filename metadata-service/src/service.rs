@@ -7,6 +7,7 @@
 //! writes; [`Service::stopped`] tells whoever watches. Reads go on, and never show what is damaged.
 
 mod calls;
+mod export;
 mod nodes;
 mod restore;
 
@@ -20,6 +21,7 @@ use proto::secret::SecretKey;
 use proto::status::chain;
 use tokio_util::sync::CancellationToken;
 
+pub use self::export::ExportPieces;
 pub use self::nodes::{Beat, ClusterStatus, Joined};
 pub use self::restore::LostTime;
 use self::restore::Restores;

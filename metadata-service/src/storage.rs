@@ -7,6 +7,9 @@
 //! tokens lie beside a folder with neither key nor rows: the key comes before the tokens, so no first start left that; the
 //! folder was emptied, or its disk is not mounted.
 
+mod cluster_key;
+pub(crate) mod import;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,10 +89,12 @@ pub struct Storage {
 /// [`StartError`]: in use, damaged, foreign, or incomplete.
 pub async fn open(storage: &Path, opening: Opening<'_>) -> Result<Storage, StartError> {
     let paths = Paths::of(storage);
+    refuse_unmounted(&paths)?;
     folder::create(&paths.metadata)?;
     failpoint!("start.folder_created");
     let lock = folder::lock(&paths.metadata)?;
     failpoint!("start.locked");
+    import::refuse_half_made(&paths.metadata)?;
     let identity = Identity::read(&paths.metadata, ROLE)?;
     let engine = open_engine(&paths.metadata, opening.tuning).await?;
     failpoint!("start.engine_opened");
@@ -144,7 +149,7 @@ async fn check(paths: &Paths, engine: &dyn Engine, identity: &Identity) -> Resul
     };
     let own = Identity { role: ROLE, cluster: row.cluster.to_string(), node: None };
     identity.expect(&paths.metadata, &own)?;
-    let Some(secret) = read_key(paths)? else {
+    let Some(secret) = cluster_key::read(&paths.key)? else {
         return inconsistent(&paths.key, "is missing; restore it from a backup");
     };
     with_key(paths, &row, secret)
@@ -161,19 +166,11 @@ fn with_key(paths: &Paths, row: &ClusterRecord, secret: SecretKey) -> Result<Clu
     Ok(Cluster { id: row.cluster, secret, epoch: row.epoch, restores: row.restores.clone() })
 }
 
-fn read_key(paths: &Paths) -> Result<Option<SecretKey>, StartError> {
-    let Some(bytes) = folder::read_small(&paths.key)? else { return Ok(None) };
-    match SecretKey::from_slice(&bytes) {
-        Some(secret) => Ok(Some(secret)),
-        None => inconsistent(&paths.key, "is damaged: it must have 32 bytes; restore it from a backup"),
-    }
-}
-
 /// Makes what is missing of a folder that was never finished.
 async fn initialise(paths: &Paths, engine: &dyn Engine, opening: Opening<'_>) -> Result<Cluster, StartError> {
     let unreadable_here = || unreadable::<RowError>(&paths.metadata);
     let row: Option<ClusterRecord> = load(engine, &keys::cluster()).await.map_err(unreadable_here())?;
-    let secret = match (read_key(paths)?, &row) {
+    let secret = match (cluster_key::read(&paths.key)?, &row) {
         (Some(secret), _) => secret,
         (None, Some(_row)) => return inconsistent(&paths.key, "is missing; restore it from a backup"),
         (None, None) => make_key(paths, engine, opening)?,
@@ -199,17 +196,27 @@ fn make_key(paths: &Paths, engine: &dyn Engine, opening: Opening<'_>) -> Result<
     if engine.sequence() > 0 {
         return inconsistent(&paths.metadata, "has metadata but no key; restore the folder from a backup");
     }
+    refuse_tokens(paths)?;
+    let secret = SecretKey::generate(opening.entropy);
+    cluster_key::write(&paths.key, &secret)?;
+    failpoint!("start.key_written");
+    Ok(secret)
+}
+
+/// Nothing is written to a folder whose disk may be missing, so that an import can fill it.
+fn refuse_unmounted(paths: &Paths) -> Result<(), StartError> {
+    if import::is_untouched(&paths.metadata)? { refuse_tokens(paths) } else { Ok(()) }
+}
+
+fn refuse_tokens(paths: &Paths) -> Result<(), StartError> {
     for token in [&paths.admin_token, &paths.join_token] {
         if folder::read_small(token)?.is_some() {
-            let problem = "is empty, but tokens of a cluster lie beside it: is its disk mounted? To begin anew, move \
-                           admin.token, join.token and chunks away";
+            let problem = "is empty, but tokens of a cluster lie beside it: is its disk mounted? To restore an export, \
+                           run 'mini-tectonic-rs import'; to begin anew, move admin.token, join.token and chunks away";
             return inconsistent(&paths.metadata, problem);
         }
     }
-    let secret = SecretKey::generate(opening.entropy);
-    folder::publish(&paths.key, secret.expose())?;
-    failpoint!("start.key_written");
-    Ok(secret)
+    Ok(())
 }
 
 async fn write_rows(
@@ -227,6 +234,11 @@ async fn write_rows(
         // A join token that has been used stays bound to its node.
         let known = engine.get(&keys::token(token.key_id)).await.map_err(unreadable(&paths.metadata))?;
         if known.is_none() {
+            if holder == Holder::Admin {
+                // Of imported rows: the file is the later word.
+                let ended = admin_tokens(engine).await.map_err(unreadable(&paths.metadata))?;
+                ended.into_iter().for_each(|key| batch.delete(key));
+            }
             batch.set(keys::token(token.key_id), &tokens::record(&token, holder));
         }
     }

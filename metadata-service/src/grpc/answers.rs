@@ -1,12 +1,14 @@
 //! Answers into messages.
 
 mod cluster;
+mod export;
 mod tenants;
 mod uploads;
 
 use prost_types::Timestamp;
 use proto::pb;
 
+pub(super) use self::export::ExportStream;
 use crate::store::records::UsageRecord;
 
 /// Makes a response of what a call returned.

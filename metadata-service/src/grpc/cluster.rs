@@ -2,10 +2,11 @@
 
 use proto::pb;
 use proto::pb::cluster_service_server::ClusterService;
-use tonic::{Request, async_trait};
+use tonic::{Request, Response, async_trait};
 
-use super::convert::{HeartbeatOf, ListNodes};
-use super::{Answer, answer, command};
+use super::answers::ExportStream;
+use super::convert::{HeartbeatOf, IncludeSecrets, ListNodes};
+use super::{Answer, answer, command, refused};
 use crate::service::Service;
 
 /// See the module.
@@ -23,7 +24,7 @@ impl ClusterHandlers {
 #[async_trait]
 impl ClusterService for ClusterHandlers {
     type CheckClusterStream = tokio_stream::Empty<Result<pb::CheckClusterResponse, tonic::Status>>;
-    type ExportMetadataStream = tokio_stream::Empty<Result<pb::ExportMetadataResponse, tonic::Status>>;
+    type ExportMetadataStream = ExportStream;
 
     async fn register_node(&self, request: Request<pb::RegisterNodeRequest>) -> Answer<pb::RegisterNodeResponse> {
         let (join, command) = command(request)?;
@@ -85,10 +86,9 @@ impl ClusterService for ClusterHandlers {
         super::not_yet()
     }
 
-    async fn export_metadata(
-        &self,
-        _request: Request<pb::ExportMetadataRequest>,
-    ) -> Answer<Self::ExportMetadataStream> {
-        super::not_yet()
+    async fn export_metadata(&self, request: Request<pb::ExportMetadataRequest>) -> Answer<Self::ExportMetadataStream> {
+        let IncludeSecrets(include_secrets) = command(request)?;
+        let pieces = self.service.export(include_secrets).map_err(refused)?;
+        Ok(Response::new(ExportStream(pieces)))
     }
 }

@@ -108,10 +108,10 @@ async fn i16_tokens_beside_an_emptied_metadata_folder_refuse_the_start_every_tim
     for _attempt in 0..2 {
         let refused = start(folder.path(), 2).await.unwrap_err();
         assert!(refused.to_string().contains("is its disk mounted?"), "{refused}");
+        assert!(!paths.metadata.try_exists().unwrap(), "nothing is written where a disk should be");
     }
     std::fs::remove_file(&paths.admin_token).unwrap();
     assert!(start(folder.path(), 2).await.is_err(), "one token is enough to know");
-    std::fs::remove_dir_all(&paths.metadata).unwrap();
     std::fs::rename(&disk, &paths.metadata).unwrap();
     let mounted = start(folder.path(), 3).await.unwrap();
     assert_eq!(mounted.cluster.id, cluster);

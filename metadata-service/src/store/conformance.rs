@@ -2,14 +2,19 @@
 //!
 //! Each check keeps to keys of its own prefix, so that all of them share one engine; only the last one closes it.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use proto::entropy::SeededEntropy;
+use proto::ids::ClusterId;
 use proto::limits::{BATCH_WRITES_MAX, RECORD_BYTES_MAX};
+use proto::secret::SecretKey;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::engine::{Batch, Decision, Engine, EngineError, EngineExt as _, KeyRange, Row, View};
+use crate::backup::{Decoder, ExportScope, Exporter, Frame};
 
 type Shared = Arc<dyn Engine>;
 
@@ -29,6 +34,7 @@ pub(crate) async fn suite(engine: impl Engine + 'static) {
     racing_increments_lose_nothing(&engine).await;
     racing_commits_are_numbered_without_gaps(&engine).await;
     a_batch_appears_all_at_once(&engine).await;
+    an_export_taken_during_commits_is_the_state_at_one_sequence(&engine).await;
     a_closed_engine_refuses(&engine).await;
 }
 
@@ -256,6 +262,82 @@ async fn a_batch_appears_all_at_once(engine: &Shared) {
         });
     }
     tasks.join_all().await;
+}
+
+type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Takes an export to its end and plays it back into a map.
+async fn exported(engine: &Shared) -> (State, u64) {
+    let entropy = SeededEntropy::new(1);
+    let cluster = ClusterId::generate(1, &entropy);
+    let scope = ExportScope { cluster, epoch: 1, now_ms: 1, cluster_key: Some(SecretKey::generate(&entropy)) };
+    let mut export = Exporter::begin(Arc::clone(engine), scope).unwrap();
+    let (mut decoder, mut state) = (Decoder::default(), State::new());
+    while let Some(bytes) = export.next().await.unwrap() {
+        decoder.push(&bytes);
+        while let Some(frame) = decoder.next_frame().unwrap() {
+            match frame {
+                Frame::Header(_) => {}
+                Frame::Rows(rows) => state.extend(rows),
+                Frame::Commit(writes) => writes.into_iter().for_each(|write| play(&mut state, write)),
+            }
+        }
+    }
+    (state, decoder.finish().unwrap().sequence)
+}
+
+fn play(state: &mut State, (key, value): (Vec<u8>, Option<Vec<u8>>)) {
+    match value {
+        Some(value) => state.insert(key, value),
+        None => state.remove(&key),
+    };
+}
+
+/// Every key of the range is put and deleted again and again, from several sides, while exports are taken; each must be
+/// what all commits up to its own sequence made, and nothing of those behind it.
+async fn an_export_taken_during_commits_is_the_state_at_one_sequence(engine: &Shared) {
+    const KEYS: u64 = 400;
+    let before: State = engine.scan(&KeyRange::prefix(b""), usize::MAX).await.unwrap().into_iter().map(owned).collect();
+    let (stop, history) = (CancellationToken::new(), Arc::new(Mutex::new(BTreeMap::new())));
+    let mut writers = JoinSet::new();
+    for writer in 0..4_u64 {
+        let (engine, stop, history) = (Arc::clone(engine), stop.clone(), Arc::clone(&history));
+        writers.spawn(async move {
+            for n in 0_u64.. {
+                if stop.is_cancelled() {
+                    return;
+                }
+                let mut batch = Batch::default();
+                for place in [n * 7 + writer, n * 13 + 3 * writer, n * 31] {
+                    let key = [b"export/".as_slice(), &(place % KEYS).to_be_bytes()].concat();
+                    let value = [n.to_be_bytes(), writer.to_be_bytes()].concat();
+                    if (n + place) % 3 == 0 { batch.delete(key) } else { batch.put(key, value) }
+                }
+                let sequence = commit(&*engine, batch.clone()).await.unwrap();
+                history.lock().unwrap().insert(sequence, batch);
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    let mut exports = Vec::new();
+    for _export in 0..8 {
+        exports.push(exported(engine).await);
+    }
+    stop.cancel();
+    writers.join_all().await;
+    let history = history.lock().unwrap();
+    let last = exports.last().unwrap().1;
+    assert!(last > exports[0].1, "commits went on meanwhile");
+    for (state, sequence) in exports {
+        let mut expected = before.clone();
+        let batches = history.range(..=sequence).map(|(_, batch)| batch.clone());
+        batches.flat_map(Batch::into_writes).for_each(|write| play(&mut expected, write));
+        assert!(state == expected, "the export that says it reaches to {sequence}");
+    }
+}
+
+fn owned((key, value): Row) -> (Vec<u8>, Vec<u8>) {
+    (key.to_vec(), value.to_vec())
 }
 
 async fn a_closed_engine_refuses(engine: &Shared) {

@@ -17,6 +17,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use proto::limits::{BATCH_WRITES_MAX, RECORD_BYTES_MAX};
 
+use super::feed::Follower;
+
 /// A row: key and value.
 pub type Row = (Bytes, Bytes);
 
@@ -43,6 +45,9 @@ pub enum EngineError {
     /// Too many commits are waiting.
     #[error("too many metadata commits are waiting")]
     Overloaded,
+    /// A follower of the commits was slower than they came, and was cut off.
+    #[error("the commits came faster than they were taken")]
+    FellBehind,
     /// The engine has been closed.
     #[error("the metadata engine is closed")]
     Closed,
@@ -200,6 +205,12 @@ pub trait Engine: fmt::Debug + Send + Sync {
 
     /// The sequence of the last durable commit.
     fn sequence(&self) -> u64;
+
+    /// Tells of every commit from now on, each as it has become durable.
+    ///
+    /// # Errors
+    /// [`EngineError::Overloaded`] when there are too many followers.
+    fn follow(&self) -> Result<Follower, EngineError>;
 
     /// Why commits are refused, once a failure has ended them.
     fn latched(&self) -> Option<String>;

@@ -5,17 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::engine::{Decide, Engine, EngineError, KeyRange, Row, View};
+use super::feed::{Committed, Feed, Follower, Writes};
 
 /// An engine that forgets everything when it is dropped.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
     state: Mutex<State>,
+    feed: Feed,
 }
 
 #[derive(Debug, Default)]
@@ -72,18 +74,28 @@ impl Engine for MemoryEngine {
         let mut state = self.open()?;
         let batch = decide(&*state)?.batch;
         batch.check_bounds()?;
-        state.sequence += u64::from(!batch.is_empty());
-        for (key, value) in batch.into_writes() {
+        if batch.is_empty() {
+            return Ok(state.sequence);
+        }
+        let writes: Writes = batch.into_writes().map(|(key, value)| (key, value.map(Bytes::from))).collect();
+        for (key, value) in writes.clone() {
             match value {
-                Some(value) => state.rows.insert(key, value.into()),
+                Some(value) => state.rows.insert(key, value),
                 None => state.rows.remove(&key),
             };
         }
-        Ok(state.sequence)
+        let committed = Committed { sequence: state.sequence + 1, writes: Arc::new(writes) };
+        self.feed.publish(&committed, || state.sequence = committed.sequence);
+        Ok(committed.sequence)
     }
 
     fn sequence(&self) -> u64 {
         self.lock().sequence
+    }
+
+    fn follow(&self) -> Result<Follower, EngineError> {
+        let state = self.open()?;
+        self.feed.follow(|| state.sequence)
     }
 
     fn latched(&self) -> Option<String> {

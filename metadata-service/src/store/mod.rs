@@ -8,6 +8,7 @@ mod conformance;
 pub mod engine;
 #[cfg(test)]
 pub(crate) mod faulty;
+pub mod feed;
 pub mod keys;
 pub mod memory;
 pub mod records;

@@ -41,6 +41,7 @@ pub(crate) use self::space::FreeSpace;
 use self::space::{DiskOf, Watermarks};
 use self::writer::{Job, Writer};
 use super::engine::{Decide, Engine, EngineError, KeyRange, Row};
+use super::feed::Follower;
 
 /// How the engine uses memory and disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +151,10 @@ impl Engine for SledEngine {
 
     fn sequence(&self) -> u64 {
         self.shared.sequence()
+    }
+
+    fn follow(&self) -> Result<Follower, EngineError> {
+        self.shared.follow()
     }
 
     fn latched(&self) -> Option<String> {

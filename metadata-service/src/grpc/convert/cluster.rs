@@ -32,6 +32,17 @@ pub(in crate::grpc) struct ListNodes {
     pub(in crate::grpc) token: String,
 }
 
+/// Whether an export is to hold secrets.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::grpc) struct IncludeSecrets(pub(in crate::grpc) bool);
+
+impl TryFrom<Call<pb::ExportMetadataRequest>> for IncludeSecrets {
+    type Error = MetadataError;
+    fn try_from(Call { message, .. }: Call<pb::ExportMetadataRequest>) -> Result<Self, MetadataError> {
+        Ok(Self(message.include_secrets))
+    }
+}
+
 impl TryFrom<Call<pb::RegisterNodeRequest>> for (TokenKeyId, RegisterNode) {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::RegisterNodeRequest>) -> Result<Self, MetadataError> {

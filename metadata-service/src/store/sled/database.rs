@@ -23,9 +23,9 @@ use proto::checksum::crc32c;
 use proto::failpoint;
 use proto::runtime::folder;
 
-use super::group::Writes;
 use super::latch::Latch;
 use crate::store::engine::{EngineError, KeyRange, Row};
+use crate::store::feed::Writes;
 
 /// The engine's own row: the sequence of the last commit. The key is refused to everyone else.
 const SEQUENCE_KEY: &[u8] = b"";

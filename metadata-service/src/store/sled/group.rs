@@ -1,6 +1,5 @@
 //! A group of commits being built: decided one after the other, applied and synced as one.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -9,9 +8,7 @@ use tokio::sync::oneshot;
 use super::database::Database;
 use super::space::Room;
 use crate::store::engine::{Batch, Decide, EngineError, KeyRange, Row, View};
-
-/// Writes by key; `None` removes.
-pub(super) type Writes = BTreeMap<Vec<u8>, Option<Bytes>>;
+use crate::store::feed::Writes;
 
 /// Where a commit's caller waits.
 pub(super) type Answer = oneshot::Sender<Result<u64, EngineError>>;

@@ -16,9 +16,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
-use super::group::{Writes, within};
+use super::group::within;
 use super::latch::Latch;
 use crate::store::engine::{EngineError, KeyRange, Row};
+use crate::store::feed::{Committed, Feed, Follower, Writes};
 
 /// The shared state.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     pub(super) latch: Arc<Latch>,
     /// Of the last durable commit.
     sequence: AtomicU64,
+    feed: Feed,
     /// Fires when the database is closed and its files are free.
     pub(super) ended: CancellationToken,
 }
@@ -41,12 +43,16 @@ struct State {
 /// A group that is applied, or about to be, and not synced.
 #[derive(Debug)]
 struct Pending {
-    writes: Writes,
+    writes: Arc<Writes>,
     synced: watch::Receiver<bool>,
 }
 
 /// Ends the wait of the readers of a group: well by [`Shared::settle`], badly by being dropped.
-pub(super) type InFlight = watch::Sender<bool>;
+#[derive(Debug)]
+pub(super) struct InFlight {
+    settled: watch::Sender<bool>,
+    committed: Committed,
+}
 
 impl Shared {
     pub(super) fn new(database: Database, latch: Arc<Latch>, sequence: u64) -> Self {
@@ -54,6 +60,7 @@ impl Shared {
             state: RwLock::new(State { database: Some(database), pending: None }),
             latch,
             sequence: AtomicU64::new(sequence),
+            feed: Feed::default(),
             ended: CancellationToken::new(),
         }
     }
@@ -75,19 +82,28 @@ impl Shared {
 
     /// Publishes a group's keys, then applies it.
     pub(super) fn apply(&self, writes: Writes, sequence: u64) -> Result<InFlight, EngineError> {
-        let (in_flight, synced) = watch::channel(false);
+        let (settled, synced) = watch::channel(false);
+        let writes = Arc::new(writes);
+        let committed = Committed { sequence, writes: Arc::clone(&writes) };
         let state = &mut *self.write();
         let database = state.database.as_ref().ok_or(EngineError::Closed)?;
         let pending = state.pending.insert(Pending { writes, synced });
         database.apply(&pending.writes, sequence)?;
-        Ok(in_flight)
+        Ok(InFlight { settled, committed })
     }
 
-    /// Shows a group that has become durable.
-    pub(super) fn settle(&self, in_flight: &InFlight, sequence: u64) {
-        self.sequence.store(sequence, Ordering::SeqCst);
+    /// Shows a group that has become durable. Its sequence and its followers come first: whoever sees its rows finds
+    /// that sequence, and will hear of the group.
+    pub(super) fn settle(&self, in_flight: &InFlight) {
+        let InFlight { settled, committed } = in_flight;
+        self.feed.publish(committed, || self.sequence.store(committed.sequence, Ordering::SeqCst));
         self.write().pending = None;
-        in_flight.send_replace(true);
+        settled.send_replace(true);
+    }
+
+    /// Tells of every group from now on.
+    pub(super) fn follow(&self) -> Result<Follower, EngineError> {
+        self.feed.follow(|| self.sequence())
     }
 
     /// Closes the database; reads are refused from now on.

@@ -95,7 +95,7 @@ impl Writer {
         failpoint!("engine.batch_applied");
         self.log.sync().map_err(|error| self.shared.latch.fail("sync its log", error))?;
         self.sequence = group.sequence;
-        self.shared.settle(&in_flight, group.sequence);
+        self.shared.settle(&in_flight);
         failpoint!("engine.group_shown");
         Ok(())
     }
