@@ -14,7 +14,7 @@
 /// Every failpoint there is.
 ///
 /// `put`, `repeat`, `leftover`, `remove`: a chunk's files. `file`: a small file that appears whole. `engine`: a group of
-/// commits. `*.durable`: a change that is on disk and not answered. `start`, `reissue`: the metadata service's folder.
+/// commits. `*.durable`: a change that is on disk and not answered. `collect`: garbage on its way out. `start`, `reissue`: the metadata service's folder.
 /// `join`: a chunk service's.
 pub const NAMES: &[&str] = &[
     "put.blob_created",
@@ -44,6 +44,10 @@ pub const NAMES: &[&str] = &[
     "abort.durable",
     "expire.durable",
     "delete.durable",
+    "undelete.durable",
+    "collect.step_durable",
+    "collect.chunk_deleted",
+    "collect.rows_dropped",
     "register_node.durable",
     "start.folder_created",
     "start.locked",

@@ -232,7 +232,9 @@ impl Service {
     /// # Errors
     /// [`MetadataError`].
     pub async fn undelete_blob(&self, command: UndeleteBlob) -> Result<Blob, MetadataError> {
-        self.decide(move |view, context| undelete::decide(view, context, &command)).await
+        let blob = self.decide(move |view, context| undelete::decide(view, context, &command)).await?;
+        failpoint!("undelete.durable");
+        Ok(blob)
     }
 
     /// See [`blobs::list_deleted`]; returns the blobs and the next page's token.
@@ -259,7 +261,9 @@ impl Service {
     /// # Errors
     /// [`MetadataError`].
     pub async fn collect_blocks(&self, blocks: Blocks) -> Result<Step, MetadataError> {
-        self.decide(move |view, context| collect::step(view, context, &blocks)).await
+        let step = self.decide(move |view, context| collect::step(view, context, &blocks)).await?;
+        failpoint!("collect.step_durable");
+        Ok(step)
     }
 
     /// See [`hasten::walk`].
@@ -286,6 +290,7 @@ impl Service {
         for some in rows.chunks(CHUNKS_PER_LOOK) {
             let decision = chunks::gone(some);
             self.decide(move |_view, _context| Ok((decision, ()))).await?;
+            failpoint!("collect.rows_dropped");
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use proto::failpoint;
 use proto::ids::{NodeId, TenantId};
 use proto::runtime::worker::{Pass, Worker};
 use tokio::time::Instant;
@@ -200,6 +201,7 @@ impl GarbageCollector {
         }
         let outcome = match self.nodes.delete(&chunk).await {
             Deletion::Gone => {
+                failpoint!("collect.chunk_deleted");
                 self.patience.answered(chunk.node);
                 Asked::Gone
             }
