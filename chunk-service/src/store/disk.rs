@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 /// Folder within the folder for files that are of no use and may still tell something. What is in it is never read, used
 /// or deleted by the service.
@@ -67,6 +67,11 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn names(&self) -> io::Result<Names>;
     /// How much room there is.
     fn space(&self) -> io::Result<Space>;
+    /// A mistake that a test wants the store to make.
+    #[cfg(test)]
+    fn mistake(&self) -> Option<super::testing::mistakes::Mistake> {
+        None
+    }
 }
 
 /// One open file. The descriptor that wrote is the one that syncs: another one would not see an earlier failure.
@@ -115,13 +120,13 @@ impl FolderDisk {
 impl Disk for FolderDisk {
     fn create_new(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let file = retry_on_intr(|| rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR))?;
         Ok(Box::new(File::from(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.folder, name, flags, Mode::empty()) {
+        match retry_on_intr(|| rustix::fs::openat(&self.folder, name, flags, Mode::empty())) {
             Ok(file) => Ok(Some(Box::new(File::from(file)))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
@@ -219,7 +224,7 @@ impl DiskFile for File {
     }
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, 0, bytes) {
+        match retry_on_intr(|| rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, 0, bytes)) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(error) => Err(error.into()),
         }

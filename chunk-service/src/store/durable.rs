@@ -93,10 +93,18 @@ pub(crate) fn look_up(disk: &dyn Disk, place: &ChunkBinding) -> Result<Found, Ch
 
 /// Reads a checksum file; `None` when it cannot be read or does not parse.
 pub(crate) fn read_chk(file: &dyn DiskFile) -> Option<Chk> {
-    let size = file.size().ok().filter(|size| *size <= CHK_BYTES_MAX)?;
-    let mut bytes = Vec::new();
-    file.read_at(&mut bytes, usize::try_from(size).ok()?, 0).ok()?;
-    Chk::parse(&bytes).ok()
+    parse_chk(file).ok().flatten()
+}
+
+/// Reads a checksum file; `None` when it does not parse.
+fn parse_chk(file: &dyn DiskFile) -> io::Result<Option<Chk>> {
+    let read = || {
+        let size = file.size()?.min(CHK_BYTES_MAX + 1);
+        let mut bytes = Vec::new();
+        file.read_at(&mut bytes, usize::try_from(size).map_err(io::Error::other)?, 0)?;
+        Ok(Chk::parse(&bytes).ok())
+    };
+    twice(file, read, |_parses| true)
 }
 
 /// Makes a chunk's file, with room for as many bytes as are announced.
@@ -148,7 +156,7 @@ pub(crate) fn publish_chk(disk: &dyn Disk, chk: &Chk) -> io::Result<()> {
 pub(crate) fn confirm(disk: &dyn Disk, latch: &Latch, pair: &Pair) -> Result<bool, ChunkError> {
     let failed = |error| latch.sync_failed("sync a chunk", &error);
     pair.file.sync().map_err(failed)?;
-    if let Some(chk) = disk.open(&chk_name(pair.chk.binding.chunk)).map_err(ChunkError::io("open a checksum file"))? {
+    if let Some(chk) = disk.open(&chk_name(pair.chk.binding.chunk)).map_err(ChunkError::file("open a chunk"))? {
         chk.sync().map_err(failed)?;
     }
     failpoint!("repeat.synced");
@@ -209,13 +217,14 @@ pub(crate) fn quarantine(disk: &dyn Disk, chunk: ChunkId) -> io::Result<()> {
 }
 
 /// Clears the names of a left-over that nothing refers to. With a checksum file that parses it was a whole chunk once,
-/// and somebody changed it since: it is set aside, for whoever looks into that. Returns whether it was.
-pub(crate) fn clear(disk: &dyn Disk, chunk: ChunkId) -> io::Result<bool> {
-    let chk = disk.open(&chk_name(chunk))?.and_then(|chk| read_chk(chk.as_ref()));
-    match chk {
-        Some(_) => quarantine(disk, chunk).map(|()| true),
-        None => remove(disk, chunk).map(|()| false),
-    }
+/// and somebody changed it since; with one that the disk does not give out it may be whole even now: either is set
+/// aside, for whoever looks into that. Returns whether it was.
+pub(crate) fn clear(disk: &dyn Disk, latch: &Latch, chunk: ChunkId) -> Result<bool, ChunkError> {
+    let chk = disk.open(&chk_name(chunk)).map_err(ChunkError::file("open a chunk"))?;
+    let was_whole = chk.is_some_and(|chk| !matches!(parse_chk(chk.as_ref()), Ok(None)));
+    let cleared = if was_whole { quarantine(disk, chunk) } else { remove(disk, chunk) };
+    cleared.map_err(|error| latch.write_failed("clear a left-over", error))?;
+    Ok(was_whole)
 }
 
 /// Removes what an abandoned write left, as far as it can: what stays is a left-over like that of a crash.

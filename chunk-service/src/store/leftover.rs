@@ -64,13 +64,14 @@ impl ChunkStore {
     }
 
     async fn clear(&self, place: ChunkBinding) -> Result<Option<Pair>, ChunkError> {
-        let disk = Arc::clone(&self.disk);
-        let cleared = self.blocking.run(move || durable::clear(disk.as_ref(), place.chunk)).await?;
-        if cleared.map_err(|error| self.latch.write_failed("clear a left-over", error))? {
+        let (disk, latch) = (Arc::clone(&self.disk), self.latch.clone());
+        if self.blocking.run(move || durable::clear(disk.as_ref(), &latch, place.chunk)).await?? {
             tracing::warn!(chunk = %place.chunk, "a whole chunk that changed before its commit was set aside");
         } else {
             tracing::info!(chunk = %place.chunk, "a left-over of an unfinished write is gone");
         }
+        // Its names must not come back in a power cut, beside the bytes of the write that begins now.
+        self.folder_sync.sync().await?;
         failpoint!("leftover.removed");
         Ok(None)
     }
@@ -82,7 +83,11 @@ impl ChunkStore {
         let pair = self
             .blocking
             .run(move || {
-                let (file, sums) = super::reading::sum_up_sealed(disk.as_ref(), binding.chunk, &claims)?;
+                let summed = super::reading::sum_up_sealed(disk.as_ref(), binding.chunk, &claims);
+                if seeded!(disk, BadCopyRemoved) && summed.is_err() {
+                    durable::discard(disk.as_ref(), binding.chunk);
+                }
+                let (file, sums) = summed?;
                 file.sync().map_err(|error| latch.sync_failed("sync a chunk", &error))?;
                 let chk = Chk { binding, sums };
                 durable::publish_chk(disk.as_ref(), &chk)

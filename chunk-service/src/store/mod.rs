@@ -10,6 +10,20 @@
 //!
 //! Nothing is deleted at a start, and no folder is scanned: what a crash left is looked at when somebody asks for it.
 
+/// Whether a test has put this mistake into the store; `false` in every other build.
+#[cfg(test)]
+macro_rules! seeded {
+    ($disk:expr, $mistake:ident) => {
+        $disk.mistake() == Some($crate::store::testing::mistakes::Mistake::$mistake)
+    };
+}
+#[cfg(not(test))]
+macro_rules! seeded {
+    ($disk:expr, $mistake:ident) => {
+        false
+    };
+}
+
 pub(crate) mod chk;
 pub(crate) mod disk;
 pub(crate) mod durable;

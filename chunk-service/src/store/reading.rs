@@ -156,7 +156,9 @@ impl ChunkStore {
 fn open(disk: &dyn Disk, place: &ChunkBinding, claims: &ReadClaims) -> Result<Opened, ChunkError> {
     let listed = disk.open(&chk_name(place.chunk)).ok().flatten().and_then(|chk| read_chk(chk.as_ref()));
     match listed {
-        Some(Chk { binding, sums }) if same_place(&binding, place) && agree(&sums, claims) => {
+        Some(Chk { binding, sums })
+            if same_place(&binding, place) && (agree(&sums, claims) || seeded!(disk, OwnChkTrusted)) =>
+        {
             let file = open_sized(disk, place.chunk, claims)?;
             Ok(Opened { file, pieces: sums.pieces, chk_lost: false })
         }

@@ -1,24 +1,40 @@
 //! A model of a folder that may lose, at a crash, whatever was not synced.
 //!
-//! Bytes written and names made since the last sync are pending. A crash keeps any subset of them: a write may be kept,
-//! torn or lost, each on its own; so may each change of a name. That is more than a journalling file system would do,
-//! and all that POSIX promises.
+//! Bytes written and names changed since the last sync are pending. A crash keeps any subset of them, in the order in
+//! which they were made: a file's bytes persist independently of each other (each write may be kept, lost, torn, or be
+//! there as zeros or in its later part only), of those of other files, and of the names; so does each change of a name,
+//! and a rename is two of them. `sync` ends that for a file's bytes, `sync_folder` for the names. That is more than a
+//! journalling file system would do, and all that POSIX promises.
+//!
+//! A disk can be told to note each instant, that is its state after every call that changes something, and a state can
+//! be asked for every image that a crash may leave of it.
+//!
+//! A write-back may fail behind the page cache, as it does in Linux: the cache goes on showing the bytes, the disk never
+//! had them, and only descriptors that were open then are told, once, at their next sync.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use proto::checksum::crc32c;
 use rustix::io::Errno;
 
 use crate::store::disk::{Disk, DiskFile, Names, QUARANTINE, Space, Stat};
 
 type Inode = u64;
 
+/// Ways in which a crash may treat a pending write: kept and lost, four that tear it, and zeros in its place.
+const FATES: usize = 7;
+
 #[derive(Debug, Clone, Default)]
 struct Content {
     cached: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<(usize, Vec<u8>)>,
+    /// Failed write-backs so far.
+    failures: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -27,7 +43,7 @@ enum NameChange {
     Remove(String),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     names: BTreeMap<String, Inode>,
     durable_names: BTreeMap<String, Inode>,
@@ -36,6 +52,10 @@ struct State {
     /// Counts crashes: descriptors opened before one are dead.
     age: u64,
     free: u64,
+    /// The next write does not get to the disk.
+    loses_next_write: bool,
+    /// The states so far, once they are noted.
+    instants: Option<Vec<State>>,
 }
 
 /// The disk. Clones are the same one.
@@ -52,6 +72,30 @@ impl CrashDisk {
         self.0.lock().unwrap().free = free;
     }
 
+    /// A disk of its own in the same state; what was not synced is still pending there.
+    pub(crate) fn fork(&self) -> Self {
+        let state = State { instants: None, ..self.0.lock().unwrap().clone() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Notes the state after every change from now on, and the present one.
+    pub(crate) fn note_instants(&self) {
+        let mut state = self.0.lock().unwrap();
+        let present = state.clone();
+        state.instants = Some(vec![present]);
+    }
+
+    /// How many states were noted.
+    pub(crate) fn noted(&self) -> usize {
+        self.0.lock().unwrap().instants.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Each noted state as a disk of its own.
+    pub(crate) fn instants(&self) -> Vec<Self> {
+        let noted = self.0.lock().unwrap().instants.take().unwrap_or_default();
+        noted.into_iter().map(|state| Self(Arc::new(Mutex::new(state)))).collect()
+    }
+
     /// Loses what was not synced, as `choose` says: it returns a number below its argument.
     pub(crate) fn crash(&self, choose: &mut dyn FnMut(usize) -> usize) {
         let mut state = self.0.lock().unwrap();
@@ -63,17 +107,67 @@ impl CrashDisk {
             }
         }
         state.names = state.durable_names.clone();
+        // Files without a name are gone.
+        state.inodes.retain(|inode, _content| state.names.values().any(|named| named == inode));
         for content in state.inodes.values_mut() {
             for (offset, bytes) in std::mem::take(&mut content.pending) {
-                let kept = match choose(3) {
-                    0 => 0,
-                    1 => choose(bytes.len()),
-                    _ => bytes.len(),
-                };
-                apply_bytes(&mut content.durable, offset, &bytes[..kept]);
+                apply_fate(&mut content.durable, offset, &bytes, choose(FATES));
             }
             content.cached = content.durable.clone();
         }
+    }
+
+    /// Every disk that a crash may leave of this one, handed over one by one.
+    pub(crate) fn each_crash(&self, mut see: impl FnMut(Self)) {
+        let mut path: Vec<(usize, usize)> = Vec::new();
+        loop {
+            let (crashed, mut depth) = (self.fork(), 0);
+            crashed.crash(&mut |below| {
+                if depth == path.len() {
+                    path.push((0, below));
+                }
+                depth += 1;
+                path[depth - 1].0
+            });
+            see(crashed);
+            while path.last().is_some_and(|(chosen, below)| chosen + 1 == *below) {
+                path.pop();
+            }
+            let Some((chosen, _below)) = path.last_mut() else { return };
+            *chosen += 1;
+        }
+    }
+
+    /// The disk that has lost all that was not synced.
+    pub(crate) fn without_unsynced(&self) -> Self {
+        let crashed = self.fork();
+        crashed.crash(&mut |_below| 0);
+        crashed
+    }
+
+    /// A number that tells two states apart: by names and bytes, and by what is pending.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let state = self.0.lock().unwrap();
+        let mut hasher = DefaultHasher::new();
+        for (name, inode) in &state.names {
+            let content = &state.inodes[inode];
+            (name, content.cached.len(), crc32c(&content.cached), crc32c(&content.durable)).hash(&mut hasher);
+            for (offset, bytes) in &content.pending {
+                (offset, bytes.len()).hash(&mut hasher);
+            }
+        }
+        for change in &state.pending {
+            match change {
+                NameChange::Set(name, _inode) => (1, name).hash(&mut hasher),
+                NameChange::Remove(name) => (2, name).hash(&mut hasher),
+            }
+        }
+        hasher.finish()
+    }
+
+    /// The next write stays in the page cache and never gets to the disk.
+    pub(crate) fn lose_next_write(&self) {
+        self.0.lock().unwrap().loses_next_write = true;
     }
 
     /// The names, as they are now.
@@ -118,8 +212,20 @@ impl CrashDisk {
         self.damage(b, |bytes| bytes.clone_from(&of_a));
     }
 
-    fn file(&self, inode: Inode, age: u64) -> Box<dyn DiskFile> {
-        Box::new(CrashFile { disk: self.clone(), inode, age })
+    /// Changes bytes on the disk, which the page cache does not notice.
+    pub(crate) fn damage_below_cache(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
+        let mut state = self.0.lock().unwrap();
+        let inode = state.names[name];
+        change(&mut state.inodes.get_mut(&inode).unwrap().durable);
+    }
+
+    /// Removes every file of this suffix that has no companion with another one, as nobody ever should at a start.
+    pub(crate) fn remove_without(&self, suffix: &str, companion: &str) {
+        for name in self.names() {
+            if name.ends_with(suffix) && self.bytes(&format!("{name}{companion}")).is_none() {
+                self.lose(&name);
+            }
+        }
     }
 }
 
@@ -128,6 +234,20 @@ fn apply_name(names: &mut BTreeMap<String, Inode>, change: NameChange) {
         NameChange::Set(name, inode) => names.insert(name, inode),
         NameChange::Remove(name) => names.remove(&name),
     };
+}
+
+/// What a crash makes of a pending write.
+fn apply_fate(content: &mut Vec<u8>, offset: usize, bytes: &[u8], fate: usize) {
+    let (half, last) = (bytes.len() / 2, bytes.len().saturating_sub(1));
+    match fate {
+        0 => {}
+        1 => apply_bytes(content, offset, bytes),
+        2 => apply_bytes(content, offset, &vec![0; bytes.len()]),
+        3 => apply_bytes(content, offset, &bytes[..bytes.len().min(1)]),
+        4 => apply_bytes(content, offset, &bytes[..half]),
+        5 => apply_bytes(content, offset, &bytes[..last]),
+        _the_later_half => apply_bytes(content, offset + half, &bytes[half..]),
+    }
 }
 
 fn apply_bytes(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
@@ -142,9 +262,26 @@ fn apply_bytes(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 }
 
 impl State {
-    fn change(&mut self, change: NameChange) {
-        apply_name(&mut self.names, change.clone());
-        self.pending.push(change);
+    /// What one call changes.
+    fn change(&mut self, changes: impl IntoIterator<Item = NameChange>) {
+        for change in changes {
+            apply_name(&mut self.names, change.clone());
+            self.pending.push(change);
+        }
+        self.note();
+    }
+
+    /// Notes the present state, if that is wanted.
+    fn note(&mut self) {
+        if let Some(mut instants) = self.instants.take() {
+            instants.push(self.clone());
+            self.instants = Some(instants);
+        }
+    }
+
+    fn open(&self, disk: &CrashDisk, inode: Inode) -> Box<dyn DiskFile> {
+        let told = AtomicU64::new(self.inodes[&inode].failures);
+        Box::new(CrashFile { disk: disk.clone(), inode, age: self.age, told })
     }
 }
 
@@ -154,22 +291,22 @@ impl Disk for CrashDisk {
         if state.names.contains_key(name) {
             return Err(Errno::EXIST.into());
         }
-        let inode = state.inodes.len() as u64;
+        let inode = state.inodes.keys().next_back().map_or(0, |last| last + 1);
         state.inodes.insert(inode, Content::default());
-        state.change(NameChange::Set(name.to_owned(), inode));
-        Ok(self.file(inode, state.age))
+        state.change([NameChange::Set(name.to_owned(), inode)]);
+        Ok(state.open(self, inode))
     }
 
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>> {
         let state = self.0.lock().unwrap();
-        Ok(state.names.get(name).map(|inode| self.file(*inode, state.age)))
+        Ok(state.names.get(name).map(|inode| state.open(self, *inode)))
     }
 
     fn unlink(&self, name: &str) -> io::Result<bool> {
         let mut state = self.0.lock().unwrap();
         let there = state.names.contains_key(name);
         if there {
-            state.change(NameChange::Remove(name.to_owned()));
+            state.change([NameChange::Remove(name.to_owned())]);
         }
         Ok(there)
     }
@@ -177,8 +314,7 @@ impl Disk for CrashDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
         let inode = *state.names.get(from).ok_or(Errno::NOENT)?;
-        state.change(NameChange::Remove(from.to_owned()));
-        state.change(NameChange::Set(to.to_owned(), inode));
+        state.change([NameChange::Remove(from.to_owned()), NameChange::Set(to.to_owned(), inode)]);
         Ok(())
     }
 
@@ -190,7 +326,7 @@ impl Disk for CrashDisk {
         let new_name = format!("{QUARANTINE}/{name}.{number}");
         state.names.insert(new_name.clone(), inode);
         state.durable_names.insert(new_name, inode);
-        state.change(NameChange::Remove(name.to_owned()));
+        state.change([NameChange::Remove(name.to_owned())]);
         Ok(true)
     }
 
@@ -198,6 +334,7 @@ impl Disk for CrashDisk {
         let mut state = self.0.lock().unwrap();
         state.pending.clear();
         state.durable_names = state.names.clone();
+        state.note();
         Ok(())
     }
 
@@ -224,32 +361,61 @@ struct CrashFile {
     disk: CrashDisk,
     inode: Inode,
     age: u64,
+    /// Failed write-backs that this descriptor has been told of.
+    told: AtomicU64,
 }
 
 impl CrashFile {
-    fn with<T>(&self, use_content: impl FnOnce(&mut Content, &mut u64) -> io::Result<T>) -> io::Result<T> {
+    fn with<T>(&self, use_content: impl FnOnce(&mut Content) -> io::Result<T>) -> io::Result<T> {
+        self.with_state(|state| use_content(state.inodes.get_mut(&self.inode).unwrap()))
+    }
+
+    fn with_state<T>(&self, use_state: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.disk.0.lock().unwrap();
-        let state = &mut *state;
-        if state.age != self.age {
-            return Err(Errno::BADF.into());
+        if state.age == self.age { use_state(&mut state) } else { Err(Errno::BADF.into()) }
+    }
+}
+
+impl Content {
+    fn write(&mut self, offset: usize, bytes: &[u8], lost: bool) {
+        apply_bytes(&mut self.cached, offset, bytes);
+        if lost {
+            self.failures += 1;
+            apply_bytes(&mut self.durable, offset, &vec![0; bytes.len()]);
+        } else {
+            self.pending.push((offset, bytes.to_vec()));
         }
-        use_content(state.inodes.get_mut(&self.inode).unwrap(), &mut state.free)
+    }
+
+    /// Brings every pending write to the disk. What is only in the cache by now stays there alone.
+    fn sync(&mut self) {
+        for (offset, bytes) in std::mem::take(&mut self.pending) {
+            apply_bytes(&mut self.durable, offset, &bytes);
+        }
+    }
+
+    fn drop_cache(&mut self) {
+        self.cached = self.durable.clone();
+        for (offset, bytes) in &self.pending {
+            apply_bytes(&mut self.cached, *offset, bytes);
+        }
     }
 }
 
 impl DiskFile for CrashFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.with(|content, free| {
-            *free = free.checked_sub(bytes.len() as u64).ok_or(Errno::NOSPC)?;
-            let offset = usize::try_from(offset).unwrap();
-            apply_bytes(&mut content.cached, offset, bytes);
-            content.pending.push((offset, bytes.to_vec()));
+        self.with_state(|state| {
+            state.free = state.free.checked_sub(bytes.len() as u64).ok_or(Errno::NOSPC)?;
+            let lost = std::mem::take(&mut state.loses_next_write);
+            let content = state.inodes.get_mut(&self.inode).unwrap();
+            content.write(usize::try_from(offset).unwrap(), bytes, lost);
+            state.note();
             Ok(())
         })
     }
 
     fn read_at(&self, buffer: &mut Vec<u8>, length: usize, offset: u64) -> io::Result<()> {
-        self.with(|content, _free| {
+        self.with(|content| {
             let offset = usize::try_from(offset).unwrap();
             let bytes = content.cached.get(offset..offset + length).ok_or(io::ErrorKind::UnexpectedEof)?;
             buffer.extend_from_slice(bytes);
@@ -258,22 +424,29 @@ impl DiskFile for CrashFile {
     }
 
     fn size(&self) -> io::Result<u64> {
-        self.with(|content, _free| Ok(content.cached.len() as u64))
+        self.with(|content| Ok(content.cached.len() as u64))
     }
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {
-        self.with(|_content, free| if *free < bytes { Err(Errno::NOSPC.into()) } else { Ok(()) })
+        self.with_state(|state| if state.free < bytes { Err(Errno::NOSPC.into()) } else { Ok(()) })
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.with(|content, _free| {
-            content.pending.clear();
-            content.durable = content.cached.clone();
+        self.with_state(|state| {
+            let content = state.inodes.get_mut(&self.inode).unwrap();
+            if self.told.swap(content.failures, Ordering::Relaxed) < content.failures {
+                return Err(Errno::IO.into());
+            }
+            content.sync();
+            state.note();
             Ok(())
         })
     }
 
     fn drop_cache(&self) -> io::Result<()> {
-        self.with(|_content, _free| Ok(()))
+        self.with(|content| {
+            content.drop_cache();
+            Ok(())
+        })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
@@ -53,6 +54,8 @@ struct Plan {
     failures: Vec<(Call, u64, bool, Errno)>,
     /// Reads from this number on, so many of them, come back with a flipped bit.
     rotten_reads: u64,
+    /// The next sync of the folder waits for this behind its end.
+    pause: Option<Receiver<()>>,
 }
 
 /// Decides which calls fail. Clones control the same disk.
@@ -67,7 +70,12 @@ impl Controller {
 
     /// Every call of this kind fails from now on.
     pub(crate) fn fail_always(&self, call: Call, errno: Errno) {
-        self.plan(call, 0, true, errno);
+        self.fail_from(call, 0, errno);
+    }
+
+    /// Every call of this kind fails from the `nth` on.
+    pub(crate) fn fail_from(&self, call: Call, nth: u64, errno: Errno) {
+        self.plan(call, nth, true, errno);
     }
 
     fn plan(&self, call: Call, nth: u64, for_ever: bool, errno: Errno) {
@@ -79,6 +87,20 @@ impl Controller {
     /// The next `count` reads of bytes come back wrong.
     pub(crate) fn rot_reads(&self, count: u64) {
         self.0.lock().unwrap().rotten_reads = count;
+    }
+
+    /// The next sync of the folder does not return, although it is done, before the sender is dropped.
+    pub(crate) fn pause_sync_folder(&self) -> SyncSender<()> {
+        let (resume, paused) = sync_channel(0);
+        self.0.lock().unwrap().pause = Some(paused);
+        resume
+    }
+
+    fn pause(&self) {
+        let pause = self.0.lock().unwrap().pause.take();
+        if let Some(pause) = pause {
+            assert!(pause.recv().is_err(), "nothing is ever sent");
+        }
     }
 
     /// Nothing fails any more.
@@ -158,7 +180,9 @@ impl Disk for FaultyDisk {
 
     fn sync_folder(&self) -> io::Result<()> {
         self.controller.pass(Call::SyncFolder)?;
-        self.inner.sync_folder()
+        let synced = self.inner.sync_folder();
+        self.controller.pause();
+        synced
     }
 
     fn holds_any(&self, suffix: &str) -> io::Result<bool> {

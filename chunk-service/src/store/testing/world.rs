@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::crash_disk::CrashDisk;
 use super::faulty_disk::{Controller, FaultyDisk};
+use super::mistakes::{Mistake, MistakenDisk};
 use crate::blocking::Blocking;
 use crate::config::Tuning;
 use crate::error::ChunkError;
@@ -33,6 +34,8 @@ pub(crate) const ALL: Range = Range { offset: 0, limit: None };
 pub(crate) struct Oracle {
     held: Mutex<HashMap<ChunkId, Described>>,
     unreachable: Mutex<bool>,
+    /// A disk whose left-overs are said to be what was committed: [`Mistake::LeftoverTrusted`].
+    trusted: Mutex<Option<CrashDisk>>,
 }
 
 impl Oracle {
@@ -42,6 +45,22 @@ impl Oracle {
 
     pub(crate) fn seal(&self, place: ChunkBinding, bytes: &[u8]) {
         self.set(place.chunk, Described::Sealed(place, claims(bytes)));
+    }
+
+    /// An oracle of its own that knows the same.
+    pub(crate) fn fork(&self) -> Arc<Self> {
+        Arc::new(Self { held: Mutex::new(self.held.lock().unwrap().clone()), ..Self::default() })
+    }
+
+    fn answer(&self, chunk: ChunkId) -> Described {
+        let held = self.held.lock().unwrap().get(&chunk).copied().unwrap_or(Described::Unknown);
+        match (held, &*self.trusted.lock().unwrap()) {
+            (Described::Open, Some(disk)) => disk.bytes(&blob_name(chunk)).map_or(held, |bytes| {
+                let place = (0..PLACES).map(place).find(|place| place.chunk == chunk).unwrap();
+                Described::Sealed(place, claims(&bytes))
+            }),
+            (Described::Open | Described::Sealed(..) | Described::Unknown, _) => held,
+        }
     }
 
     pub(crate) fn set_unreachable(&self, unreachable: bool) {
@@ -54,7 +73,7 @@ impl Describe for Oracle {
         let answer = if *self.unreachable.lock().unwrap() {
             Err(ChunkError::MetadataUnreachable(None))
         } else {
-            Ok(self.held.lock().unwrap().get(&chunk).copied().unwrap_or(Described::Unknown))
+            Ok(self.answer(chunk))
         };
         std::future::ready(answer).boxed()
     }
@@ -69,20 +88,29 @@ pub(crate) struct World {
     pub(crate) store: Arc<ChunkStore>,
     pub(crate) broken: CancellationToken,
     tasks: TaskGroup,
+    mistake: Option<Mistake>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self::on(CrashDisk::new(), Arc::default())
+        Self::with(None)
     }
 
-    fn on(disk: CrashDisk, oracle: Arc<Oracle>) -> Self {
+    /// An empty world whose store makes a mistake.
+    pub(crate) fn with(mistake: Option<Mistake>) -> Self {
+        Self::on(CrashDisk::new(), Arc::default(), mistake)
+    }
+
+    /// A store that starts on this disk.
+    pub(crate) fn on(disk: CrashDisk, oracle: Arc<Oracle>, mistake: Option<Mistake>) -> Self {
         let (faults, tasks) = (Controller::default(), TaskGroup::new());
         let faulty = Arc::new(FaultyDisk::new(Arc::new(disk.clone()), faults.clone()));
+        let faulty = Arc::new(MistakenDisk::new(faulty, mistake, &disk));
+        *oracle.trusted.lock().unwrap() = (mistake == Some(Mistake::LeftoverTrusted)).then(|| disk.clone());
         let tuning = Tuning { chunk_low_watermark: 0, stream_stall: Duration::from_secs(30), ..Tuning::default() };
         let blocking = Blocking::new(tuning.disk_threads, tasks.broken_signal());
         let store = ChunkStore::new(faulty, Arc::clone(&oracle) as _, blocking, &tuning, &tasks);
-        Self { disk, faults, oracle, store: Arc::new(store), broken: tasks.broken_signal(), tasks }
+        Self { disk, faults, oracle, store: Arc::new(store), broken: tasks.broken_signal(), tasks, mistake }
     }
 
     /// Waits until nothing happens in the background any more.
@@ -95,7 +123,13 @@ impl World {
     pub(crate) async fn restart(mut self) -> Self {
         self.settle().await;
         self.store.close().await.unwrap();
-        Self::on(self.disk, self.oracle)
+        Self::on(self.disk, self.oracle, self.mistake)
+    }
+
+    /// A restart after the process was killed: what the page cache holds is still there.
+    pub(crate) async fn kill(mut self) -> Self {
+        self.settle().await;
+        Self::on(self.disk, self.oracle, self.mistake)
     }
 
     /// A restart after power was lost.
@@ -103,15 +137,24 @@ impl World {
         self.settle().await;
         drop(self.store);
         self.disk.crash(choose);
-        Self::on(self.disk, self.oracle)
+        Self::on(self.disk, self.oracle, self.mistake)
     }
 
     /// Begins a write that the metadata has planned, unless it knows more of the chunk.
     pub(crate) async fn begin(&self, place: ChunkBinding, offset: u64) -> Result<(Claim, Sink), ChunkError> {
+        self.begin_announced(place, offset, None).await
+    }
+
+    async fn begin_announced(
+        &self,
+        place: ChunkBinding,
+        offset: u64,
+        announced: Option<u64>,
+    ) -> Result<(Claim, Sink), ChunkError> {
         self.oracle.held.lock().unwrap().entry(place.chunk).or_insert(Described::Open);
         let mut claim = self.store.claim_for_write(&place, offset).await?;
         let tenant = "posts".parse().unwrap();
-        let sink = self.store.begin(&mut claim, &tenant, place, offset, None).await?;
+        let sink = self.store.begin(&mut claim, &tenant, place, offset, announced).await?;
         Ok((claim, sink))
     }
 
@@ -123,7 +166,7 @@ impl World {
         from: usize,
         frame: usize,
     ) -> Result<ChunkSums, ChunkError> {
-        let (claim, mut sink) = self.begin(place, from as u64).await?;
+        let (claim, mut sink) = self.begin_announced(place, from as u64, Some(bytes.len() as u64)).await?;
         for part in bytes[from..].chunks(frame) {
             if let Err(error) = sink.push(Bytes::copy_from_slice(part)).await {
                 self.store.give_up(&claim, sink.is_comparison()).await?;
@@ -152,7 +195,17 @@ impl World {
 
     /// Reads a range with permission to read these bytes.
     pub(crate) async fn get(&self, place: ChunkBinding, bytes: &[u8], range: Range) -> Result<Vec<u8>, ChunkError> {
-        let (mut reader, mut frame) = self.store.open_range(place, claims(bytes), range, 256 * 1024).await?;
+        self.get_claimed(place, claims(bytes), range).await
+    }
+
+    /// Reads a range with permission to read bytes with these sums.
+    pub(crate) async fn get_claimed(
+        &self,
+        place: ChunkBinding,
+        claims: ReadClaims,
+        range: Range,
+    ) -> Result<Vec<u8>, ChunkError> {
+        let (mut reader, mut frame) = self.store.open_range(place, claims, range, 256 * 1024).await?;
         let mut read = Vec::new();
         while let Some(part) = frame {
             assert_eq!(part.offset, range.offset + read.len() as u64);
@@ -162,6 +215,9 @@ impl World {
         Ok(read)
     }
 }
+
+/// How many places tests number.
+const PLACES: u64 = 32;
 
 /// The place of a chunk that tests number.
 pub(crate) fn place(number: u64) -> ChunkBinding {
@@ -186,10 +242,14 @@ pub(crate) fn chk(place: &ChunkBinding) -> String {
     chk_name(place.chunk)
 }
 
-pub(crate) fn claims(bytes: &[u8]) -> ReadClaims {
+pub(crate) fn sums(bytes: &[u8]) -> ChunkSums {
     let mut hasher = ChunkHasher::default();
     hasher.update(bytes);
-    let sums = hasher.finish();
+    hasher.finish()
+}
+
+pub(crate) fn claims(bytes: &[u8]) -> ReadClaims {
+    let sums = sums(bytes);
     ReadClaims { size_bytes: sums.size_bytes, sha256: sums.sha256, pieces_sha256: sums.pieces_sha256() }
 }
 

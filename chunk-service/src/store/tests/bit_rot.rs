@@ -119,6 +119,18 @@ async fn a_chunk_that_cannot_be_read_back_once_is_read_again_before_it_counts_as
     assert_eq!(world.store.write_status(place).await.unwrap(), WriteStatus::Complete(sums));
 }
 
+/// One error of the disk while a checksum file was read once made a whole chunk a left-over: a status moved it away.
+#[tokio::test]
+async fn a_checksum_file_that_cannot_be_read_once_is_read_again_before_its_chunk_counts_as_a_left_over() {
+    let (world, place, bytes) = (World::new(), place(13), pattern(1_000, 13));
+    let sums = world.put(place, &bytes).await.unwrap();
+    world.faults.fail(Call::Read, 0, Errno::IO);
+    assert_eq!(world.store.write_status(place).await.unwrap(), WriteStatus::Complete(sums));
+    world.faults.fail_always(Call::Read, Errno::IO);
+    assert_eq!(world.store.write_status(place).await.unwrap(), WriteStatus::Open(0));
+    assert_eq!(world.disk.bytes(&format!("{QUARANTINE}/{}.0", blob(&place))), Some(bytes), "it may be whole");
+}
+
 #[tokio::test]
 async fn swapped_checksum_files_alone_are_healed() {
     let (one, other) = (place(7), place(8));
