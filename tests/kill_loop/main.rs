@@ -48,6 +48,8 @@ use crate::tally::{Report, Tally};
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// After so many rounds the services change between two processes and one.
 const ROUNDS_PER_FORM: u64 = 8;
+/// A failpoint that nothing has come to gets so many chances.
+const PASSES_AT_LEAST: u64 = 3;
 /// After so many rounds everything is read back.
 const ROUNDS_PER_FULL_CHECK: u64 = 100;
 
@@ -117,24 +119,19 @@ fn first_starts(mut trials: Trials<'_>, long: bool) -> Result<()> {
     Ok(())
 }
 
-/// Random kills and failpoints by turns, until every point under load was hit and there were kills enough.
+/// Random kills and failpoints by turns, until every point under load has had its turn and there were kills enough.
 fn kill_all_the_time(driver: &mut Driver<'_>, random: &mut Random, kills: u64, began: Instant) -> Result<()> {
-    let mut said = Instant::now();
-    let mut turns: Vec<Point> = Vec::new();
-    let mut missing = usize::MAX;
+    let (mut said, mut turns, mut passes) = (Instant::now(), Vec::new(), 0);
     for round in 1_u64.. {
         if turns.is_empty() {
-            let never_hit = driver.tally().never_hit();
-            // A second chance for those that did not happen to come by; a third would help no more.
-            let done = never_hit.is_empty() || never_hit.len() == missing;
-            if done && driver.tally().kills >= kills {
+            let (never_hit, enough) = (driver.tally().never_hit(), driver.tally().kills >= kills);
+            if passes > 0 && enough && (never_hit.is_empty() || passes >= PASSES_AT_LEAST) {
                 return Ok(());
             }
-            missing = never_hit.len();
-            turns = shuffled(points_under_load(), random);
-            if driver.tally().kills >= kills && kills == 0 && round > 1 {
-                turns.retain(|point| never_hit.contains(&point.name));
-            }
+            turns = in_random_order(points_under_load(), random);
+            // What did not happen to come by gets another chance.
+            turns.retain(|point| passes == 0 || !enough || never_hit.contains(&point.name));
+            passes += 1;
         }
         driver.random_round()?;
         if let Some(point) = turns.pop() {
@@ -163,7 +160,8 @@ fn points_under_load() -> Vec<Point> {
     points::all().into_iter().filter(under_load).collect()
 }
 
-fn shuffled(mut points: Vec<Point>, random: &mut Random) -> Vec<Point> {
-    points.sort_by_cached_key(|_point| random.next());
+/// What needs some time to come about comes last: turns are taken from the end.
+fn in_random_order(mut points: Vec<Point>, random: &mut Random) -> Vec<Point> {
+    points.sort_by_cached_key(|point| (!point.takes_time(), random.next()));
     points
 }

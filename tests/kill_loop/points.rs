@@ -27,6 +27,13 @@ pub(crate) struct Point {
     pub(crate) when: When,
 }
 
+impl Point {
+    /// Whether nothing comes to it before a lease or a grace is over.
+    pub(crate) fn takes_time(&self) -> bool {
+        ["expire.", "collect.", "remove.folder_synced"].iter().any(|begin| self.name.starts_with(begin))
+    }
+}
+
 /// All of them; some in more than one way.
 pub(crate) fn all() -> Vec<Point> {
     NAMES.iter().flat_map(|name| ways_to(name)).collect()
