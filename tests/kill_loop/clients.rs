@@ -16,6 +16,8 @@ use mini_tectonic_client::{
     UploadOptions, pb,
 };
 use proto::pb::metadata_service_client::MetadataServiceClient;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
 
 use crate::content::Content;
 use crate::ledger::{Held, Ledger, Violation};
@@ -192,10 +194,7 @@ impl Worker {
             size_bytes: Some(self.random.below(200_000)),
             ..Default::default()
         };
-        let mut request = tonic::Request::new(message);
-        request.metadata_mut().insert("authorization", format!("Bearer {}", self.shared.token).parse()?);
-        let mut service = MetadataServiceClient::connect(self.shared.endpoint.clone()).await?;
-        service.start_upload(request).await?;
+        self.service().await?.start_upload(self.authorized(message)?).await?;
         Ok(())
     }
 
@@ -218,19 +217,50 @@ impl Worker {
         Ok(())
     }
 
-    async fn delete(&self, blob: &Held) -> Result<()> {
+    /// Deletes a blob, and now and then restores it.
+    async fn delete(&mut self, blob: &Held) -> Result<()> {
+        let restored = self.random.below(4) == 0;
         let ledger = &self.shared.ledger;
         ledger.begin_delete(&blob.name);
         match self.client.delete_blob(blob.blob).await {
             Ok(()) => {
                 ledger.deleted(&blob.name);
-                Ok(())
+                if restored { self.undelete(blob).await } else { Ok(()) }
             }
             Err(error) => {
                 ledger.delete_unknown(&blob.name, self.shared.life());
                 self.explained(&format!("delete {}", blob.name), error)
             }
         }
+    }
+
+    /// Long before it may be collected.
+    async fn undelete(&self, blob: &Held) -> Result<()> {
+        let mut service = self.service().await?;
+        let ledger = &self.shared.ledger;
+        ledger.begin_undelete(blob);
+        let message = pb::UndeleteBlobRequest { blob_id: blob.blob.to_string(), ..Default::default() };
+        match service.undelete_blob(self.authorized(message)?).await {
+            Ok(_) => ledger.undeleted(&blob.name),
+            Err(status) => {
+                ledger.put_unknown(&blob.name, self.shared.life());
+                if matches!(status.code(), Code::NotFound | Code::FailedPrecondition) {
+                    ledger.violated(Violation::Lost, format!("{} cannot be restored: {status:?}", blob.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// For calls that the client library does not make like this.
+    async fn service(&self) -> Result<MetadataServiceClient<Channel>> {
+        Ok(MetadataServiceClient::connect(self.shared.endpoint.clone()).await?)
+    }
+
+    fn authorized<M>(&self, message: M) -> Result<Request<M>> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", format!("Bearer {}", self.shared.token).parse()?);
+        Ok(request)
     }
 
     /// A service that was killed is unavailable; nothing else may happen.

@@ -1,10 +1,11 @@
 //! First starts that do not come to their end: the next one must finish them.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use mini_tectonic_client::{Client, ClientConfig, DownloadOptions, Sink, Source, UploadOptions, pb};
+use mini_tectonic_client::{BlobId, Client, ClientConfig, DownloadOptions, Sink, Source, UploadOptions, pb};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -12,7 +13,7 @@ use crate::clients::patient;
 use crate::content::Content;
 use crate::points::{Point, When};
 use crate::random::Random;
-use crate::services::{Failpoint, Place, Process, Role};
+use crate::services::{Failpoint, Place, Process, Role, is_killed};
 use crate::tally::Tally;
 
 /// A process that was told to die at its start does so within this time, however busy the machine is.
@@ -36,6 +37,7 @@ impl Trials<'_> {
         let failpoint = Failpoint { name: point.name, count };
         let processes = match point.when {
             When::Reissue => self.die_reissuing(&place, failpoint)?,
+            When::Import => self.die_importing(&place, failpoint)?,
             When::FirstStart { .. } | When::Start | When::Load | When::LoadAfter(_) if as_one_process => {
                 self.die_starting(&place, Role::Serve, failpoint, &[])?
             }
@@ -80,26 +82,79 @@ impl Trials<'_> {
     }
 
     fn die_reissuing(&mut self, place: &Place, failpoint: Failpoint) -> Result<Vec<Process>> {
-        let mut processes = [place.start(Role::Metadata, None, &[])?, place.start(Role::Chunk, None, &[])?];
+        let processes = self.start_both(place)?;
+        self.kill_all(processes)?;
+        self.die_starting(place, Role::Metadata, failpoint, &["--reissue-admin-token"])
+    }
+
+    /// The metadata is exported and lost; its import dies, and is run again.
+    fn die_importing(&mut self, place: &Place, failpoint: Failpoint) -> Result<Vec<Process>> {
+        let processes = self.start_both(place)?;
+        let proof = self.runtime.block_on(Proof::put(place, "exported"))?;
+        let export = place.storage.join("export");
+        let to_export: [&OsStr; 4] = ["export".as_ref(), "--include-secrets".as_ref(), "-o".as_ref(), export.as_ref()];
+        ensure!(place.operate(&to_export, None)?.success(), "the export failed");
+        self.kill_all(processes)?;
+        std::fs::remove_dir_all(place.storage.join("metadata"))?;
+        let storage = place.storage.as_ref();
+        let to_import: [&OsStr; 4] = ["import".as_ref(), "--storage".as_ref(), storage, export.as_ref()];
+        ensure!(is_killed(place.operate(&to_import, Some(failpoint))?), "the import never came to {failpoint:?}");
+        self.tally.hit(failpoint.name);
+        ensure!(place.operate(&to_import, None)?.success(), "the import could not be run again");
+        let processes = self.start_both(place)?;
+        self.runtime.block_on(proof.get(place)).context("read what was exported")?;
+        Ok(processes)
+    }
+
+    fn start_both(&self, place: &Place) -> Result<Vec<Process>> {
+        let mut processes = vec![place.start(Role::Metadata, None, &[])?, place.start(Role::Chunk, None, &[])?];
         for process in &mut processes {
             process.ready()?;
         }
-        self.tally.kills += processes.len() as u64;
-        processes.into_iter().try_for_each(Process::kill)?;
-        self.die_starting(place, Role::Metadata, failpoint, &["--reissue-admin-token"])
+        Ok(processes)
     }
+
+    fn kill_all(&mut self, processes: Vec<Process>) -> Result<()> {
+        self.tally.kills += processes.len() as u64;
+        processes.into_iter().try_for_each(Process::kill)
+    }
+}
+
+/// A blob that was put, and the credential to get it.
+struct Proof {
+    token: String,
+    blob: BlobId,
+}
+
+const CONTENT: Content = Content { size: 100_000, seed: 1 };
+
+impl Proof {
+    /// A new tenant puts a blob.
+    async fn put(place: &Place, tenant: &str) -> Result<Self> {
+        let admin = Client::new(config(place).with_token(place.admin_token()?))?;
+        let tenant = admin.register_tenant(&tenant.parse()?, pb::Quota::default()).await?;
+        let token = tenant.token.as_str().to_owned();
+        let client = Client::new(config(place).with_token(&token))?;
+        let source = Source::Reader(Box::new(CONTENT.reader()));
+        let blob = client.upload(source, UploadOptions::default()).await?.blob_id;
+        Ok(Self { token, blob })
+    }
+
+    /// It comes out again.
+    async fn get(&self, place: &Place) -> Result<()> {
+        let client = Client::new(config(place).with_token(&self.token))?;
+        let (comparison, compared) = CONTENT.comparison();
+        client.download(self.blob, DownloadOptions::default(), Sink::Writer(Box::new(comparison))).await?;
+        ensure!(compared.is_whole(), "the blob came back different");
+        Ok(())
+    }
+}
+
+fn config(place: &Place) -> ClientConfig {
+    ClientConfig::new(place.endpoint()).with_retry(patient())
 }
 
 /// A blob goes in and comes out.
 async fn works(place: &Place) -> Result<()> {
-    let config = || ClientConfig::new(place.endpoint()).with_retry(patient());
-    let admin = Client::new(config().with_token(place.admin_token()?))?;
-    let tenant = admin.register_tenant(&"first".parse()?, pb::Quota::default()).await?;
-    let client = Client::new(config().with_token(tenant.token.as_str()))?;
-    let content = Content { size: 100_000, seed: 1 };
-    let blob = client.upload(Source::Reader(Box::new(content.reader())), UploadOptions::default()).await?;
-    let (comparison, compared) = content.comparison();
-    client.download(blob.blob_id, DownloadOptions::default(), Sink::Writer(Box::new(comparison))).await?;
-    ensure!(compared.is_whole(), "the blob came back different");
-    Ok(())
+    Proof::put(place, "works").await?.get(place).await
 }

@@ -15,11 +15,11 @@ use crate::content::Content;
 /// What is known of a blob. `life` counts the metadata service's processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Its put was begun.
+    /// Its put, or its undelete, was begun.
     Begun,
     /// Its put was acknowledged: it is there.
     Stored,
-    /// Its put has ended without an answer.
+    /// Its put, or its undelete, has ended without an answer.
     PutUnknown { life: u64 },
     /// Its delete was begun.
     Deleting,
@@ -92,6 +92,8 @@ pub(crate) struct Figures {
     pub(crate) puts: u64,
     /// Deletes that were acknowledged.
     pub(crate) deletes: u64,
+    /// Undeletes that were acknowledged.
+    pub(crate) undeletes: u64,
     /// Operations whose outcome was not told and was found out.
     pub(crate) settled: u64,
     /// Downloads that were compared to the end.
@@ -140,6 +142,20 @@ impl Ledger {
     /// After a delete of which nobody knows.
     pub(crate) fn delete_unknown(&self, name: &str, life: u64) {
         self.set(name, State::DeleteUnknown { life });
+    }
+
+    /// Before an undelete of a blob whose delete was acknowledged.
+    pub(crate) fn begin_undelete(&self, held: &Held) {
+        let Held { name, content, blob } = held.clone();
+        let mut book = lock(&self.book);
+        book.gone.remove(&name);
+        book.entries.insert(name, Entry { content, blob: Some(blob), state: State::Begun });
+    }
+
+    /// After an undelete: acknowledged.
+    pub(crate) fn undeleted(&self, name: &str) {
+        lock(&self.book).set(name, State::Stored);
+        lock(&self.figures).undeletes += 1;
     }
 
     /// A download was compared.

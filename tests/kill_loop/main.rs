@@ -1,7 +1,7 @@
 //! Kills the services under load, again and again, and reads back everything that they acknowledged.
 //!
 //! Real processes (`metadata-service` and `chunk-service`, or both in `mini-tectonic-rs serve`), built with failpoints,
-//! over one storage folder that lives through all kills. Sixteen clients put, read, list and delete. Processes are killed
+//! over one storage folder that lives through all kills. Sixteen clients put, read, list, delete and undelete. Processes are killed
 //! with SIGKILL: at random instants, and by themselves at each failpoint in turn, at first starts too. After each restart
 //! the listings by id and by name, the usage, and the bytes of what was stored are held against an oracle (`ledger`):
 //!
@@ -103,7 +103,7 @@ fn first_starts(mut trials: Trials<'_>, long: bool) -> Result<()> {
     for point in points::all() {
         let times = match point.when {
             When::FirstStart { times } => times,
-            When::Reissue => 1,
+            When::Reissue | When::Import => 1,
             When::Start | When::Load | When::LoadAfter(_) => continue,
         };
         if long {
@@ -155,7 +155,7 @@ fn kill_all_the_time(driver: &mut Driver<'_>, random: &mut Random, kills: u64, b
 fn points_under_load() -> Vec<Point> {
     let under_load = |point: &Point| match point.when {
         When::Start | When::Load | When::LoadAfter(_) => true,
-        When::FirstStart { .. } | When::Reissue => false,
+        When::FirstStart { .. } | When::Reissue | When::Import => false,
     };
     points::all().into_iter().filter(under_load).collect()
 }

@@ -11,6 +11,8 @@ pub(crate) enum When {
     FirstStart { times: u64 },
     /// When it is started with `--reissue-admin-token`.
     Reissue,
+    /// While it is filled from an export.
+    Import,
     /// At every start.
     Start,
     /// Under load.
@@ -41,7 +43,7 @@ pub(crate) fn all() -> Vec<Point> {
 
 fn ways_to(name: &'static str) -> Vec<Point> {
     use Role::{Chunk, Metadata};
-    use When::{FirstStart, Load, LoadAfter, Reissue, Start};
+    use When::{FirstStart, Import, Load, LoadAfter, Reissue, Start};
     let group = name.split_once('.').map_or(name, |(group, _step)| group);
     let ways = match (group, name) {
         // cluster.key, admin.token, join.token, IDENTITY; node.key before and after joining, IDENTITY.
@@ -51,6 +53,7 @@ fn ways_to(name: &'static str) -> Vec<Point> {
         }
         ("start", _) => vec![(Metadata, FirstStart { times: 1 }), (Metadata, Start)],
         ("register_node", _) => vec![(Metadata, FirstStart { times: 1 })],
+        ("import", _) => vec![(Metadata, Import)],
         ("reissue", _) => vec![(Metadata, Reissue)],
         ("join", "join.folder_created" | "join.locked") => vec![(Chunk, FirstStart { times: 1 }), (Chunk, Start)],
         ("join", _) => vec![(Chunk, FirstStart { times: 1 })],

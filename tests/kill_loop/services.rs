@@ -3,12 +3,13 @@
 //! They listen where they always did: ports are chosen once, below those that the system gives to outgoing connections,
 //! so that no client that dials a dead service can come to sit on its port.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
@@ -106,17 +107,35 @@ impl Place {
         };
         command.args(flags).arg("--storage").arg(&self.storage);
         command.env("MINI_TECTONIC_CREDENTIALS", self.storage.with_extension("credentials.toml"));
-        if let Some(Failpoint { name, count }) = failpoint {
-            command.env("MINI_TECTONIC_FAILPOINT", format!("{name}:{count}"));
-        }
+        arm(&mut command, failpoint);
         let log = self.storage.with_extension(format!("{name}.log"));
         Process::spawn(command, role, log)
+    }
+
+    /// Runs a command of `mini-tectonic-rs` as the operator, told where to die, if anywhere. Returns how it ended.
+    pub(crate) fn operate(&self, arguments: &[&OsStr], failpoint: Option<Failpoint>) -> Result<ExitStatus> {
+        let mut command = Command::new(self.binaries.join("mini-tectonic-rs"));
+        command.args(arguments).arg("--quiet").env("MINI_TECTONIC_ENDPOINT", self.endpoint());
+        command.env("MINI_TECTONIC_TOKEN_FILE", self.storage.join("admin.token"));
+        arm(&mut command, failpoint);
+        command.status().with_context(|| format!("run {command:?}"))
     }
 
     /// Removes the folder.
     pub(crate) fn remove(&self) -> Result<()> {
         std::fs::remove_dir_all(&self.storage).context("remove a storage folder")
     }
+}
+
+fn arm(command: &mut Command, failpoint: Option<Failpoint>) {
+    if let Some(Failpoint { name, count }) = failpoint {
+        command.env("MINI_TECTONIC_FAILPOINT", format!("{name}:{count}"));
+    }
+}
+
+/// Whether a process was killed.
+pub(crate) fn is_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(SIGKILL)
 }
 
 /// A port that nobody listens on, and that no outgoing connection is given.
@@ -188,7 +207,7 @@ impl Process {
     /// When it ended in any other way.
     pub(crate) fn has_died(&mut self) -> Result<bool> {
         match self.child.try_wait()? {
-            Some(status) if status.signal() == Some(SIGKILL) => Ok(true),
+            Some(status) if is_killed(status) => Ok(true),
             Some(status) => bail!("{:?} ended with {status}:\n{}", self.role, self.last_words()),
             None => Ok(false),
         }

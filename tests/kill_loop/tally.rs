@@ -57,7 +57,7 @@ impl fmt::Display for Report<'_> {
         for (violation, what) in violations.iter().take(20) {
             writeln!(f, "{violation:?}: {what}")?;
         }
-        let Figures { puts, deletes, settled, reads } = ledger.figures();
+        let Figures { puts, deletes, undeletes, settled, reads } = ledger.figures();
         let at_failpoints: u64 = tally.hits.values().sum();
         let longest = tally.ready.iter().max().copied().unwrap_or_default();
         let late = tally.ready.iter().filter(|ready| **ready > READY_WITHIN).count();
@@ -68,7 +68,10 @@ impl fmt::Display for Report<'_> {
             tally.kills,
             tally.hits.len()
         )?;
-        writeln!(f, "acked {puts} puts, {deletes} deletes; {settled} open outcomes settled; {reads} blobs read back")?;
+        writeln!(
+            f,
+            "acked {puts} puts, {deletes} deletes, {undeletes} undeletes; {settled} open outcomes settled; {reads} blobs read back"
+        )?;
         writeln!(
             f,
             "longest time to ready {longest:.1?} of {} restarts, {late} over {READY_WITHIN:?}",
