@@ -137,6 +137,9 @@ pub enum MetadataError {
     /// The service is about to stop.
     #[error("the service is about to stop")]
     Draining,
+    /// A pass of background work that was asked for failed.
+    #[error("the pass failed: {0}")]
+    PassFailed(String),
     /// A bug.
     #[error("a bug: {0}")]
     Bug(&'static str),
@@ -214,7 +217,7 @@ impl Classify for MetadataError {
             Self::ReadOnly => Reason::ReadOnly,
             Self::NotRestored => Reason::NotRestored,
             Self::Draining => Reason::Draining,
-            Self::Bug(_) => Reason::Internal,
+            Self::PassFailed(_) | Self::Bug(_) => Reason::Internal,
         }
     }
 
@@ -253,6 +256,7 @@ impl Classify for MetadataError {
             | Self::ReadOnly
             | Self::NotRestored
             | Self::Draining
+            | Self::PassFailed(_)
             | Self::Bug(_) => details,
         }
     }

@@ -10,6 +10,7 @@ mod calls;
 mod export;
 mod nodes;
 mod restore;
+mod workers;
 
 use std::sync::{Arc, OnceLock};
 
@@ -35,6 +36,7 @@ use crate::mint::{Granted, Mint};
 use crate::nodes::{ChunkNodes, Registry};
 use crate::store::engine::{Engine, EngineExt as _, View};
 use crate::store::records::RestoreRecord;
+use crate::workers::board::Board;
 
 /// Which cluster this is.
 #[derive(Debug, Clone)]
@@ -68,6 +70,7 @@ struct Shared {
     tasks: TaskGroup,
     fail_stop: FailStop,
     restores: Restores,
+    board: Board,
     start_ms: u64,
 }
 
@@ -132,6 +135,7 @@ impl Service {
             tasks,
             fail_stop,
             restores,
+            board: Board::default(),
             start_ms,
         };
         Self { shared: Arc::new(shared) }

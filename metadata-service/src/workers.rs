@@ -1,5 +1,6 @@
 //! Background work.
 
+pub mod board;
 pub mod garbage;
 mod jumps;
 mod place;

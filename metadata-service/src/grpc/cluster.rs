@@ -65,16 +65,19 @@ impl ClusterService for ClusterHandlers {
         super::not_yet()
     }
 
-    async fn list_workers(&self, _request: Request<pb::ListWorkersRequest>) -> Answer<pb::ListWorkersResponse> {
-        super::not_yet()
+    async fn list_workers(&self, request: Request<pb::ListWorkersRequest>) -> Answer<pb::ListWorkersResponse> {
+        let () = command(request)?;
+        answer(Ok(self.service.list_workers()))
     }
 
-    async fn update_worker(&self, _request: Request<pb::UpdateWorkerRequest>) -> Answer<pb::UpdateWorkerResponse> {
-        super::not_yet()
+    async fn update_worker(&self, request: Request<pb::UpdateWorkerRequest>) -> Answer<pb::UpdateWorkerResponse> {
+        let (name, change) = command(request)?;
+        answer(self.service.update_worker(name, change).await.map(|record| (name, record)))
     }
 
-    async fn run_worker(&self, _request: Request<pb::RunWorkerRequest>) -> Answer<pb::RunWorkerResponse> {
-        super::not_yet()
+    async fn run_worker(&self, request: Request<pb::RunWorkerRequest>) -> Answer<pb::RunWorkerResponse> {
+        let (name, accept_all) = command(request)?;
+        answer(self.service.run_worker(name, accept_all).await)
     }
 
     async fn end_restore(&self, request: Request<pb::EndRestoreRequest>) -> Answer<pb::EndRestoreResponse> {

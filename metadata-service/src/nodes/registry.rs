@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::placement::Candidate;
 use crate::store::records::NodeRecord;
+use crate::workers::board::WorkerView;
 
 /// Number of every node's one key, until keys rotate.
 pub const KEY_ID: u32 = 1;
@@ -26,6 +27,8 @@ pub struct Report {
     pub read_only_reason: String,
     /// Its software's version.
     pub version: String,
+    /// Its background work.
+    pub workers: Vec<WorkerView>,
 }
 
 /// Whether a node can be used.

@@ -15,17 +15,20 @@ use crate::nodes::{NodeStatus, Report};
 use crate::page_token::Listing;
 use crate::store::engine::{Decision, KeyRange, View};
 use crate::store::keys;
-use crate::store::records::{RestoreRecord, UsageRecord};
+use crate::store::records::{RestoreRecord, UsageRecord, WorkerRecord};
 use crate::store::rows::record_of;
 use crate::tokens;
+use crate::workers::board::WorkerName;
 
 /// What a node is told with every answer to it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Beat {
     /// The time.
     pub now_ms: u64,
     /// How often to send a heartbeat.
     pub interval_ms: u64,
+    /// How its background work is to run.
+    pub workers: Vec<(WorkerName, WorkerRecord)>,
 }
 
 /// What a node gets when it joins.
@@ -68,7 +71,8 @@ pub struct ClusterStatus {
 
 impl Service {
     fn beat(&self) -> Beat {
-        Beat { now_ms: self.now_ms(), interval_ms: millis(self.tuning().heartbeat_interval) }
+        let interval_ms = millis(self.tuning().heartbeat_interval);
+        Beat { now_ms: self.now_ms(), interval_ms, workers: self.workers().of_nodes() }
     }
 
     /// See [`usecases::register`].
@@ -144,7 +148,7 @@ impl Service {
             tenants,
             start_ms: self.start_ms(),
             restore: self.undecided_restore(),
-            warnings: self.collection_hold().into_iter().collect(),
+            warnings: self.warnings(),
         })
     }
 

@@ -16,6 +16,7 @@
 //! | requests | `request/` scope `/` request id |
 //! | name index | `name/` tenant `/` escaped display name, blob |
 //! | registry | `nodes/` node |
+//! | background work | `worker/` name |
 //!
 //! Ids are their 16 (token key ids: 8) bytes, integers eight bytes big-endian, so the order of the keys is the order of
 //! what they name. A tenant id holds no `/`, so no tenant's prefix is the beginning of another's.
@@ -53,6 +54,8 @@ pub const REQUESTS: &[u8] = b"request/";
 pub const GARBAGE: &[u8] = b"gc/";
 /// All registered nodes.
 pub const NODES: &[u8] = b"nodes/";
+/// How all background work is to run.
+pub const WORKERS: &[u8] = b"worker/";
 
 fn join(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
@@ -240,6 +243,11 @@ pub fn node(node: NodeId) -> Vec<u8> {
     join(&[NODES, node.as_bytes()])
 }
 
+/// How one kind of background work is to run.
+pub fn worker(name: &str) -> Vec<u8> {
+    join(&[WORKERS, name.as_bytes()])
+}
+
 const ESCAPE: u8 = 0xff;
 const NAME_END: [u8; 2] = [0, 1];
 
@@ -284,6 +292,11 @@ pub fn blob_of(key: &[u8]) -> Option<BlobId> {
 /// The node of a key of [`node`].
 pub fn node_of(key: &[u8]) -> Option<NodeId> {
     NodeId::try_from(key.strip_prefix(NODES)?).ok()
+}
+
+/// The name of a key of [`worker`].
+pub fn worker_of(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.strip_prefix(WORKERS)?).ok()
 }
 
 /// The tenant of a key of [`tenant`].

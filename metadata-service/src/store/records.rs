@@ -17,6 +17,7 @@ mod cluster;
 mod garbage;
 mod tenant;
 mod upload;
+mod worker;
 
 use prost::Message as _;
 use proto::checksum::crc32c;
@@ -27,6 +28,7 @@ pub use self::cluster::{ClusterRecord, NodeRecord, RESTORES_MAX, RestoreEnd, Res
 pub use self::garbage::{GarbageChunkRecord, GarbageRecord};
 pub use self::tenant::{Holder, Quota, RequestRecord, TenantRecord, TokenRecord, TrafficClass, UsageRecord};
 pub use self::upload::{UploadRecord, UploadState};
+pub use self::worker::WorkerRecord;
 
 const VERSION: u8 = 1;
 const CRC_BYTES: usize = 4;

@@ -1,13 +1,17 @@
 //! Nodes and the cluster.
 
 use bytes::Bytes;
+use proto::ids::NodeId;
 use proto::pb;
+use proto::runtime::worker::Pass;
 
 use super::{FromAnswer, timestamp, usage};
 use crate::nodes::usecases::Described;
 use crate::nodes::{NodeStatus, State};
 use crate::service::{Beat, ClusterStatus, Joined};
 use crate::store::records::RestoreRecord;
+use crate::store::records::WorkerRecord;
+use crate::workers::board::{WorkerName, WorkerView};
 
 impl FromAnswer<Joined> for pb::RegisterNodeResponse {
     fn from_answer(joined: Joined) -> Self {
@@ -28,8 +32,52 @@ impl FromAnswer<Beat> for pb::HeartbeatResponse {
         Self {
             server_time: Some(timestamp(beat.now_ms)),
             heartbeat_interval_ms: beat.interval_ms,
-            worker_settings: Vec::new(),
+            worker_settings: beat.workers.into_iter().map(settings).collect(),
         }
+    }
+}
+
+fn settings((name, record): (WorkerName, WorkerRecord)) -> pb::WorkerSettings {
+    let WorkerRecord { paused, pace_per_second, run_count } = record;
+    pb::WorkerSettings { name: name.as_str().to_owned(), paused, pace_per_second, run_count }
+}
+
+fn pass(pass: Pass) -> pb::WorkerPass {
+    let Pass { examined, changed, skipped, failed, more } = pass;
+    pb::WorkerPass { examined, changed, skipped, failed, more }
+}
+
+impl FromAnswer<(WorkerName, WorkerRecord)> for pb::UpdateWorkerResponse {
+    fn from_answer(updated: (WorkerName, WorkerRecord)) -> Self {
+        Self { settings: Some(settings(updated)) }
+    }
+}
+
+impl FromAnswer<Option<Pass>> for pb::RunWorkerResponse {
+    fn from_answer(ran: Option<Pass>) -> Self {
+        Self { pass: ran.map(pass) }
+    }
+}
+
+impl FromAnswer<Vec<(Option<NodeId>, WorkerView)>> for pb::ListWorkersResponse {
+    fn from_answer(workers: Vec<(Option<NodeId>, WorkerView)>) -> Self {
+        Self { workers: workers.into_iter().map(worker).collect() }
+    }
+}
+
+fn worker((node, worker): (Option<NodeId>, WorkerView)) -> pb::Worker {
+    pb::Worker {
+        name: worker.name,
+        node_id: node.map(|node| node.to_string()).unwrap_or_default(),
+        paused: worker.paused,
+        pace_per_second: worker.pace_per_second,
+        pace_unit: worker.pace_unit,
+        pass_count: worker.passes,
+        last_pass: worker.last_pass.map(pass),
+        last_pass_time: worker.last_pass_ms.map(timestamp),
+        last_error: worker.last_error,
+        holds_back: worker.holds_back,
+        last_sweep_time: worker.last_sweep_ms.map(timestamp),
     }
 }
 

@@ -3,6 +3,7 @@
 use proto::ids::{ChunkId, NodeId};
 use proto::limits;
 use proto::pb;
+use proto::runtime::worker::Pass;
 use proto::token::TokenKeyId;
 
 use super::Call;
@@ -13,9 +14,12 @@ use crate::nodes::Report;
 use crate::nodes::usecases::RegisterNode;
 use crate::page_token::page_size;
 use crate::service::LostTime;
+use crate::workers::board::{Change, WorkerName, WorkerView};
 
 /// Characters of a reason that are kept.
 const REASON_CHARS_MAX: usize = 256;
+/// Workers of a node that are kept.
+const WORKERS_PER_NODE_MAX: usize = 16;
 
 /// A heartbeat and whose it is.
 #[derive(Debug)]
@@ -68,10 +72,67 @@ impl TryFrom<Call<pb::HeartbeatRequest>> for HeartbeatOf {
         let report = Report {
             capacity_bytes: message.capacity_bytes,
             free_bytes: message.free_bytes,
-            read_only_reason: message.read_only_reason.chars().take(REASON_CHARS_MAX).collect(),
-            version: message.version.chars().take(REASON_CHARS_MAX).collect(),
+            read_only_reason: clipped(&message.read_only_reason),
+            version: clipped(&message.version),
+            workers: message.workers.iter().take(WORKERS_PER_NODE_MAX).map(worker).collect(),
         };
         Ok(Self { node: own, endpoint: endpoint(&message.endpoint)?, report })
+    }
+}
+
+fn clipped(text: &str) -> String {
+    text.chars().take(REASON_CHARS_MAX).collect()
+}
+
+/// What a node says of its background work. Its times are its own; they are shown and nothing is decided by them.
+fn worker(worker: &pb::Worker) -> WorkerView {
+    WorkerView {
+        name: clipped(&worker.name),
+        paused: worker.paused,
+        pace_per_second: worker.pace_per_second,
+        pace_unit: clipped(&worker.pace_unit),
+        passes: worker.pass_count,
+        last_pass: worker.last_pass.map(|pass| {
+            let pb::WorkerPass { examined, changed, skipped, failed, more } = pass;
+            Pass { examined, changed, skipped, failed, more }
+        }),
+        last_pass_ms: worker.last_pass_time.as_ref().and_then(unix_ms),
+        last_error: clipped(&worker.last_error),
+        holds_back: clipped(&worker.holds_back),
+        last_sweep_ms: worker.last_sweep_time.as_ref().and_then(unix_ms),
+    }
+}
+
+fn unix_ms(time: &prost_types::Timestamp) -> Option<u64> {
+    let seconds = u64::try_from(time.seconds).ok()?.checked_mul(1000)?;
+    seconds.checked_add(u64::try_from(time.nanos).ok()? / 1_000_000)
+}
+
+fn worker_name(name: &str) -> Result<WorkerName, MetadataError> {
+    let names = WorkerName::ALL.map(WorkerName::as_str).join(", ");
+    WorkerName::parse(name).ok_or_else(|| MetadataError::field("name", format!("must be one of {names}")))
+}
+
+impl TryFrom<Call<pb::ListWorkersRequest>> for () {
+    type Error = MetadataError;
+    fn try_from(_nothing: Call<pb::ListWorkersRequest>) -> Result<Self, MetadataError> {
+        Ok(())
+    }
+}
+
+impl TryFrom<Call<pb::UpdateWorkerRequest>> for (WorkerName, Change) {
+    type Error = MetadataError;
+    fn try_from(Call { message, .. }: Call<pb::UpdateWorkerRequest>) -> Result<Self, MetadataError> {
+        let pb::UpdateWorkerRequest { name, paused, pace_per_second } = message;
+        Ok((worker_name(&name)?, Change { paused, pace_per_second, run: false }))
+    }
+}
+
+/// Which worker, and whether it may do what it would hold back from.
+impl TryFrom<Call<pb::RunWorkerRequest>> for (WorkerName, bool) {
+    type Error = MetadataError;
+    fn try_from(Call { message, .. }: Call<pb::RunWorkerRequest>) -> Result<Self, MetadataError> {
+        Ok((worker_name(&message.name)?, message.accept_all))
     }
 }
 

@@ -1,0 +1,66 @@
+//! Background work, steered and watched.
+
+use proto::ids::NodeId;
+use proto::limits::PAGE_SIZE_MAX;
+use proto::runtime::worker::Pass;
+
+use super::Service;
+use crate::error::MetadataError;
+use crate::nodes::State;
+use crate::store::records::WorkerRecord;
+use crate::workers::board::{self, Board, Change, WorkerName, WorkerView};
+
+impl Service {
+    /// All background work.
+    pub fn workers(&self) -> &Board {
+        &self.shared.board
+    }
+
+    /// The workers of this service, then the nodes' in the order of their ids.
+    pub fn list_workers(&self) -> Vec<(Option<NodeId>, WorkerView)> {
+        let own = self.workers().own(self.now_ms()).into_iter().map(|worker| (None, worker));
+        let nodes = self.registry().list(None, PAGE_SIZE_MAX).into_iter();
+        let theirs = nodes.flat_map(|node| node.report.workers.into_iter().map(move |one| (Some(node.node), one)));
+        own.chain(theirs).collect()
+    }
+
+    /// Has a worker run like this from now on: durably first, then in fact.
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn update_worker(&self, name: WorkerName, change: Change) -> Result<WorkerRecord, MetadataError> {
+        let (record, sequence) = self.decide(move |view, _context| board::change(view, name, change)).await?;
+        self.workers().put(name, record, sequence);
+        tracing::info!(worker = name.as_str(), ?record, "an operator's settings");
+        Ok(record)
+    }
+
+    /// Runs a pass that begins after this call, and returns what it did; nodes are told with their next heartbeats.
+    /// `accept_all` goes to the sweep for orphans: see [`orphans`](crate::workers::orphans).
+    ///
+    /// # Errors
+    /// [`MetadataError::PassFailed`]; [`MetadataError`] when the run cannot be noted for the nodes.
+    pub async fn run_worker(&self, name: WorkerName, accept_all: bool) -> Result<Option<Pass>, MetadataError> {
+        let Some(handle) = self.workers().handle(name) else {
+            self.update_worker(name, Change { run: true, ..Change::default() }).await?;
+            return Ok(None);
+        };
+        if accept_all && name == WorkerName::Orphans {
+            self.workers().acceptance.give();
+        }
+        handle.run_now().await.map(Some).map_err(MetadataError::PassFailed)
+    }
+
+    /// What needs an operator, in words.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let latched = self.read_only_reason().map(|reason| format!("the metadata service takes no writes: {reason}"));
+        let nodes = self.registry().list(None, PAGE_SIZE_MAX);
+        let nodes = nodes.into_iter().filter_map(|node| match node.state {
+            State::Alive => None,
+            State::ReadOnly => Some(format!("node {} takes no writes: {}", node.node, node.report.read_only_reason)),
+            State::Lost => Some(format!("node {} at {} is lost: no heartbeat", node.node, node.record.endpoint)),
+        });
+        let workers = self.list_workers().into_iter().filter_map(|(node, worker)| worker.warning(node));
+        latched.into_iter().chain(self.collection_hold()).chain(nodes).chain(workers).collect()
+    }
+}
