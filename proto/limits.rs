@@ -92,6 +92,8 @@ pub const GARBAGE_GRACE: Duration = Duration::from_secs(60 * 60);
 pub const UNDELETE_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often expired uploads are looked for.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// How often orphans are looked for.
+pub const ORPHAN_SWEEP_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 /// How often a node sends a heartbeat.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Without a heartbeat for this long a node counts as lost.

@@ -62,6 +62,9 @@ pub struct Tuning {
     /// How often uploads whose lease ran out are looked for
     #[arg(long, env = "MINI_TECTONIC_SWEEP_INTERVAL", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10m")]
     pub sweep_interval: Duration,
+    /// How often chunks are looked for that nothing refers to
+    #[arg(long, env = "MINI_TECTONIC_ORPHAN_SWEEP_INTERVAL", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "6h")]
+    pub orphan_sweep_interval: Duration,
     /// How long a request_id is remembered
     #[arg(long, env = "MINI_TECTONIC_REQUEST_ID_REMEMBERED", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1d")]
     pub request_id_remembered: Duration,
@@ -96,6 +99,7 @@ impl Default for Tuning {
             retention: limits::UNDELETE_RETENTION,
             garbage_grace: limits::GARBAGE_GRACE,
             sweep_interval: limits::SWEEP_INTERVAL,
+            orphan_sweep_interval: limits::ORPHAN_SWEEP_INTERVAL,
             request_id_remembered: limits::REQUEST_ID_REMEMBERED,
             heartbeat_interval: limits::HEARTBEAT_INTERVAL,
             node_lost_after: limits::NODE_LOST_AFTER,
@@ -126,7 +130,10 @@ impl Tuning {
             (self.upload_lease <= self.upload_life_max, "--upload-lease must not be longer than --upload-life-max"),
             (!self.upload_lease.is_zero() && !self.capability_life.is_zero(), "a lease or a life of 0 permits nothing"),
             (self.node_lost_after > self.heartbeat_interval, "--node-lost-after must be longer than a heartbeat"),
-            (!self.sweep_interval.is_zero() && !self.heartbeat_interval.is_zero(), "an interval must not be 0"),
+            (
+                [self.sweep_interval, self.orphan_sweep_interval, self.heartbeat_interval].iter().all(|i| !i.is_zero()),
+                "an interval must not be 0",
+            ),
         ];
         rules.into_iter().try_for_each(|(holds, rule)| if holds { Ok(()) } else { Err(StartError::Setting(rule)) })
     }

@@ -19,6 +19,7 @@ pub mod commit;
 pub mod delete;
 pub mod end;
 pub mod layout;
+pub mod orphans;
 mod plan;
 pub mod request;
 mod seal;

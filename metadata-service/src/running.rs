@@ -1,13 +1,14 @@
 //! Starting and stopping.
 //!
 //! Start: check the settings and the address, lock and recover the storage folder, load the registry, begin to answer
-//! with health at "not serving", start the worker, turn health on. Stop: health off, no new connections, let calls end
-//! within the drain, stop the worker, close the engine, release the lock. A stop promises no more than a kill does:
+//! with health at "not serving", start the workers, turn health on. Stop: health off, no new connections, let calls end
+//! within the drain, stop the workers, close the engine, release the lock. A stop promises no more than a kill does:
 //! whatever was answered is durable either way.
 //!
 //! Health goes off for good when no writes are taken any more (I19); reads are answered on.
 
 mod health;
+mod workers;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,7 +20,7 @@ use proto::failpoint;
 use proto::ids::ClusterId;
 use proto::runtime::folder::FolderLock;
 use proto::runtime::transport::Router;
-use proto::runtime::worker::{self, Pass, Schedule, WorkerHandle};
+use proto::runtime::worker::Pass;
 use proto::runtime::{Clock, SystemClock, TaskGroup, transport};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +37,7 @@ use crate::storage::{self, Opening, Paths, Storage};
 use crate::store::engine::{Engine, KeyRange};
 use crate::store::keys;
 use crate::store::rows::{RowError, record_of};
-use crate::workers::uploads::UploadSweeper;
+use crate::workers::board::WorkerName;
 
 /// What a service takes from the machine, so that tests can bring their own.
 #[derive(Debug, Clone)]
@@ -64,7 +65,6 @@ pub struct Running {
     lock: FolderLock,
     health: Health,
     tasks: TaskGroup,
-    sweeper: WorkerHandle,
     stop_serving: CancellationToken,
     served: Served,
 }
@@ -121,7 +121,8 @@ async fn start_on(
     }
     let Storage { lock, engine, cluster, paths } = storage;
     let registry = Registry::new(cluster.secret.clone(), config.tuning.node_lost_after);
-    load_nodes(engine.as_ref(), &registry, &paths.metadata).await?;
+    let unreadable = |source: RowError| StartError::Engine { folder: paths.metadata.clone(), source };
+    load_nodes(engine.as_ref(), &registry).await.map_err(unreadable)?;
     failpoint!("start.nodes_loaded");
     let (tasks, registry) = (TaskGroup::new(), Arc::new(registry));
     let mint = Mint {
@@ -142,26 +143,24 @@ async fn start_on(
         entropy: Arc::clone(&deps.entropy),
         tasks: tasks.clone(),
     });
+    workers::load(&service).await.map_err(unreadable)?;
     let (health, router) = router(&service).await?;
     let stop_serving = CancellationToken::new();
     let served = serve(&tasks, router, listener, stop_serving.clone(), config.drain);
-    let schedule = Schedule { interval: Some(config.tuning.sweep_interval) };
-    let sweeper = worker::start(&tasks, UploadSweeper::new(service.clone()), schedule, Arc::clone(&deps.entropy));
+    workers::start(&tasks, &service, &deps.entropy);
     failpoint!("start.serving");
     health.serving().await;
     tasks.spawn("health", health.clone().follow(service.clone(), tasks.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, folder = %paths.metadata.display(), "ready");
     let drain = config.drain;
-    Ok(Running { address, drain, service, engine, paths, lock, health, tasks, sweeper, stop_serving, served })
+    Ok(Running { address, drain, service, engine, paths, lock, health, tasks, stop_serving, served })
 }
 
 /// Reads the registered nodes; there are few.
-async fn load_nodes(engine: &dyn Engine, registry: &Registry, folder: &Path) -> Result<(), StartError> {
-    let unreadable = |source: RowError| StartError::Engine { folder: folder.to_path_buf(), source };
-    let rows = engine.scan(&KeyRange::prefix(keys::NODES), usize::MAX).await.map_err(|e| unreadable(e.into()))?;
-    for row in &rows {
+async fn load_nodes(engine: &dyn Engine, registry: &Registry) -> Result<(), RowError> {
+    for row in engine.scan(&KeyRange::prefix(keys::NODES), usize::MAX).await? {
         if let Some(node) = keys::node_of(&row.0) {
-            registry.put(node, record_of(row).map_err(|e| unreadable(e.into()))?, engine.sequence());
+            registry.put(node, record_of(&row)?, engine.sequence());
         }
     }
     Ok(())
@@ -225,7 +224,22 @@ impl Running {
     /// # Errors
     /// Why the pass failed, as text.
     pub async fn sweep_uploads(&self) -> Result<Pass, String> {
-        self.sweeper.run_now().await
+        self.run_worker(WorkerName::Uploads).await
+    }
+
+    /// Runs a pass that looks for orphans on one node, now; when it says that there is more, another one goes on.
+    ///
+    /// # Errors
+    /// Why the pass failed, as text.
+    pub async fn sweep_orphans(&self) -> Result<Pass, String> {
+        self.run_worker(WorkerName::Orphans).await
+    }
+
+    async fn run_worker(&self, name: WorkerName) -> Result<Pass, String> {
+        match self.service.workers().handle(name) {
+            Some(worker) => worker.run_now().await,
+            None => Err("it does not run here".to_owned()),
+        }
     }
 
     /// Resolves only if the service cannot go on, with the reason: a critical task panicked, or the server ended by

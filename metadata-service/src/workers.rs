@@ -3,5 +3,6 @@
 pub mod board;
 pub mod garbage;
 mod jumps;
+pub mod orphans;
 mod place;
 pub mod uploads;

@@ -62,6 +62,11 @@ impl Service {
         })
     }
 
+    /// Whether any import lost a time whose chunks stay, or may stay.
+    pub fn keeps_lost_time(&self) -> bool {
+        self.shared.restores.find(|restore| restore.end != RestoreEnd::Discard).is_some()
+    }
+
     /// Whether a chunk to which nothing refers must stay, because it was planned in a time that an import lost. Epoch
     /// and sequence are those of its checksum file.
     pub fn is_kept(&self, chunk: ChunkId, epoch: u64, sequence: u64) -> bool {

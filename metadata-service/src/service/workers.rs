@@ -1,10 +1,11 @@
 //! Background work, steered and watched.
 
-use proto::ids::NodeId;
+use proto::ids::{ChunkId, NodeId};
 use proto::limits::PAGE_SIZE_MAX;
 use proto::runtime::worker::Pass;
 
 use super::Service;
+use crate::coordinator::orphans;
 use crate::error::MetadataError;
 use crate::nodes::State;
 use crate::store::records::WorkerRecord;
@@ -49,6 +50,14 @@ impl Service {
             self.workers().acceptance.give();
         }
         handle.run_now().await.map(Some).map_err(MetadataError::PassFailed)
+    }
+
+    /// See [`orphans::condemn`].
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub(crate) async fn condemn_orphans(&self, node: NodeId, chunks: Vec<ChunkId>) -> Result<u64, MetadataError> {
+        self.decide(move |view, context| orphans::condemn(view, context, node, &chunks)).await
     }
 
     /// What needs an operator, in words.
