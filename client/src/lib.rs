@@ -49,6 +49,7 @@ mod progress;
 mod retry;
 mod tenants;
 mod upload;
+mod workers;
 
 pub use proto::checksum::Sha256;
 pub use proto::error::{Reason, Retry};

@@ -128,6 +128,88 @@ impl<'a> From<&'a pb::Node> for NodeView<'a> {
     }
 }
 
+/// The time after an import.
+#[derive(Debug, Serialize)]
+pub(crate) struct RestoreView {
+    import_time: Option<String>,
+    epoch: u64,
+    sequence: u64,
+}
+
+impl From<&pb::Restore> for RestoreView {
+    fn from(restore: &pb::Restore) -> Self {
+        let import_time = time(restore.import_time.as_ref());
+        Self { import_time, epoch: restore.epoch, sequence: restore.sequence }
+    }
+}
+
+/// What a pass of background work did.
+#[derive(Debug, Serialize)]
+pub(crate) struct PassView {
+    examined: u64,
+    changed: u64,
+    skipped: u64,
+    failed: u64,
+    more: bool,
+}
+
+impl From<&pb::WorkerPass> for PassView {
+    fn from(pass: &pb::WorkerPass) -> Self {
+        let pb::WorkerPass { examined, changed, skipped, failed, more } = *pass;
+        Self { examined, changed, skipped, failed, more }
+    }
+}
+
+/// How background work is to run.
+#[derive(Debug, Serialize)]
+pub(crate) struct SettingsView<'a> {
+    name: &'a str,
+    paused: bool,
+    pace_per_second: Option<u64>,
+    run_count: u64,
+}
+
+impl<'a> From<&'a pb::WorkerSettings> for SettingsView<'a> {
+    fn from(settings: &'a pb::WorkerSettings) -> Self {
+        let pb::WorkerSettings { name, paused, pace_per_second, run_count } = settings;
+        Self { name, paused: *paused, pace_per_second: *pace_per_second, run_count: *run_count }
+    }
+}
+
+/// Background work at one service.
+#[derive(Debug, Serialize)]
+pub(crate) struct WorkerView<'a> {
+    name: &'a str,
+    node_id: &'a str,
+    paused: bool,
+    pace_per_second: u64,
+    pace_unit: &'a str,
+    pass_count: u64,
+    last_pass: Option<PassView>,
+    last_pass_time: Option<String>,
+    last_error: &'a str,
+    holds_back: &'a str,
+    last_sweep_time: Option<String>,
+}
+
+impl<'a> From<&'a pb::Worker> for WorkerView<'a> {
+    fn from(worker: &'a pb::Worker) -> Self {
+        Self {
+            name: &worker.name,
+            node_id: &worker.node_id,
+            paused: worker.paused,
+            pace_per_second: worker.pace_per_second,
+            pace_unit: &worker.pace_unit,
+            pass_count: worker.pass_count,
+            last_pass: worker.last_pass.as_ref().map(Into::into),
+            last_pass_time: time(worker.last_pass_time.as_ref()),
+            last_error: &worker.last_error,
+            holds_back: &worker.holds_back,
+            last_sweep_time: time(worker.last_sweep_time.as_ref()),
+        }
+    }
+}
+
 /// The cluster.
 #[derive(Debug, Serialize)]
 pub(crate) struct ClusterView<'a> {
@@ -140,6 +222,9 @@ pub(crate) struct ClusterView<'a> {
     usage: UsageView,
     tenant_count: u64,
     start_time: Option<String>,
+    damaged_chunk_count: u64,
+    restore: Option<RestoreView>,
+    warnings: &'a [String],
 }
 
 impl<'a> From<&'a pb::GetClusterStatusResponse> for ClusterView<'a> {
@@ -154,6 +239,9 @@ impl<'a> From<&'a pb::GetClusterStatusResponse> for ClusterView<'a> {
             usage: cluster.usage.unwrap_or_default().into(),
             tenant_count: cluster.tenant_count,
             start_time: time(cluster.start_time.as_ref()),
+            damaged_chunk_count: cluster.damaged_chunk_count,
+            restore: cluster.restore.as_ref().map(Into::into),
+            warnings: &cluster.warnings,
         }
     }
 }

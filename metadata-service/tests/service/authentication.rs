@@ -104,7 +104,7 @@ async fn a_known_key_id_with_another_secret_or_another_kind_is_unknown() {
 #[tokio::test]
 async fn a_method_that_does_not_exist_is_unimplemented_whoever_asks() {
     let world = World::new().await;
-    let path = "/minitectonic.v1.MetadataService/UndeleteBlob";
+    let path = "/minitectonic.v1.MetadataService/NoSuchMethod";
     assert_eq!(call(&world, path, &[]).await.unwrap_err().code(), Code::Unimplemented);
 }
 

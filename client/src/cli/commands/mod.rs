@@ -15,6 +15,7 @@ mod serve;
 mod stat;
 mod status;
 mod update_tenant;
+mod workers;
 
 use clap::Subcommand;
 
@@ -35,6 +36,7 @@ pub(crate) enum Command {
     Stat(stat::Stat),
     Delete(delete::Delete),
     Status(status::Status),
+    Workers(workers::Workers),
     Serve(Box<serve::Serve>),
     Demo(demo::Demo),
     Bench(bench::Bench),
@@ -56,6 +58,7 @@ impl Command {
             Self::Stat(command) => command.run(context).await,
             Self::Delete(command) => command.run(context).await,
             Self::Status(command) => command.run(context).await,
+            Self::Workers(command) => command.run(context).await,
             Self::Serve(command) => Box::pin(command.run(context)).await,
             Self::Demo(command) => Box::pin(command.run(context)).await,
             Self::Bench(command) => Box::pin(command.run(context)).await,

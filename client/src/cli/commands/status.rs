@@ -1,4 +1,4 @@
-//! `status`: the cluster at a glance: whether it takes writes, and how each chunk service is.
+//! `status`: the cluster at a glance: whether it takes writes, what needs attention, and how each chunk service is.
 
 use clap::Args;
 use indicatif::HumanBytes;
@@ -10,7 +10,7 @@ use crate::cli::output::{Align, Table, escape};
 use crate::cli::units::{blobs_in_full, time_in_seconds};
 use crate::cli::views::ClusterView;
 
-/// Show the cluster: chunk services, free space, why writes are refused (admin)
+/// Show the cluster: chunk services, free space, why writes are refused, what needs attention (admin)
 #[derive(Debug, Args)]
 pub(crate) struct Status {}
 
@@ -47,7 +47,10 @@ fn print_cluster(context: &Context, status: &pb::GetClusterStatusResponse) -> Re
         ),
         ("commits", format!("{} in epoch {}", status.sequence, status.epoch)),
         ("chunk services", status.nodes.len().to_string()),
-    ])
+        ("damaged chunks", status.damaged_chunk_count.to_string()),
+    ])?;
+    let warnings: Vec<_> = status.warnings.iter().map(|words| ("needs attention", escape(words))).collect();
+    context.out.facts(&warnings)
 }
 
 const HEADINGS: [(&str, Align); 7] = [
