@@ -13,6 +13,7 @@ use crate::config::Tuning;
 use crate::mint::Mint;
 use crate::nodes::{ChunkNodes, NodeLink, Registry};
 use crate::store::engine::{Batch, Decision, Engine, EngineExt as _};
+use crate::store::records::RestoreRecord;
 use crate::store::rows::RowError;
 
 /// Put together as in production, with a repeatable entropy.
@@ -20,14 +21,16 @@ pub(crate) fn service(engine: Arc<dyn Engine>, clock: Arc<ManualClock>) -> Servi
     Service::new(parts(engine, clock))
 }
 
-#[expect(dead_code, reason = "for the collector's and the sweep's tests")]
-/// As [`service`], with chunk services that a test controls.
-pub(crate) fn service_over(
+/// As [`service`], with chunk services that a test controls, after these imports.
+pub(crate) fn restored_over(
     engine: Arc<dyn Engine>,
     clock: Arc<ManualClock>,
     chunk_nodes: Arc<dyn ChunkNodes>,
+    restores: &[RestoreRecord],
 ) -> Service {
-    Service::new(Parts { chunk_nodes, ..parts(engine, clock) })
+    let parts = parts(engine, clock);
+    let cluster = Cluster { restores: restores.to_vec(), ..parts.cluster.clone() };
+    Service::new(Parts { chunk_nodes, cluster, ..parts })
 }
 
 fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
