@@ -161,8 +161,10 @@ pub(crate) fn confirm(disk: &dyn Disk, latch: &Latch, pair: &Pair) -> Result<boo
     }
     failpoint!("repeat.synced");
     let file = pair.file.as_ref();
+    // A cache that cannot be passed by says nothing about the bytes.
+    file.drop_cache().map_err(ChunkError::io("read a chunk past the page cache"))?;
     let read = || sum_up(file, pair.chk.sums.size_bytes).map(Some);
-    match file.drop_cache().and_then(|()| twice(file, read, |sums| *sums == pair.chk.sums)) {
+    match twice(file, read, |sums| *sums == pair.chk.sums) {
         Ok(sums) => Ok(sums.is_some()),
         Err(error) => {
             tracing::warn!(chunk = %pair.chk.binding.chunk, %error, "a chunk cannot be read back");

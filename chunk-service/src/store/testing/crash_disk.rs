@@ -25,8 +25,10 @@ use crate::store::disk::{Disk, DiskFile, Names, QUARANTINE, Space, Stat};
 
 type Inode = u64;
 
-/// Ways in which a crash may treat a pending write: kept and lost, four that tear it, and zeros in its place.
-const FATES: usize = 7;
+/// Ways in which a crash may treat a pending write: kept and lost, six that tear it, and zeros in its place.
+const FATES: usize = 9;
+/// What a disk takes at once.
+const PAGE: usize = 4096;
 
 #[derive(Debug, Clone, Default)]
 struct Content {
@@ -246,6 +248,8 @@ fn apply_fate(content: &mut Vec<u8>, offset: usize, bytes: &[u8], fate: usize) {
         3 => apply_bytes(content, offset, &bytes[..bytes.len().min(1)]),
         4 => apply_bytes(content, offset, &bytes[..half]),
         5 => apply_bytes(content, offset, &bytes[..last]),
+        6 => apply_bytes(content, offset, &bytes[..bytes.len().min(PAGE)]),
+        7 => apply_bytes(content, offset + bytes.len().min(PAGE), &bytes[bytes.len().min(PAGE)..]),
         _the_later_half => apply_bytes(content, offset + half, &bytes[half..]),
     }
 }

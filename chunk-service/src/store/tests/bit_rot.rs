@@ -173,3 +173,15 @@ async fn a_read_that_goes_wrong_once_is_repeated_past_the_cache() {
     world.faults.fail(Call::Read, 1, Errno::IO);
     assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes);
 }
+
+/// A page cache that could not be dropped once counted as bytes that are bad: a sound chunk was cleared away, and other
+/// bytes were taken in its place.
+#[tokio::test]
+async fn a_chunk_that_cannot_be_read_past_the_cache_is_not_taken_for_a_bad_one() {
+    let (world, place, bytes) = (World::new(), place(14), pattern(1_000, 14));
+    world.put(place, &bytes).await.unwrap();
+    world.faults.fail(Call::DropCache, 0, Errno::IO);
+    assert!(matches!(world.put(place, b"other").await, Err(ChunkError::Io { .. })));
+    assert!(matches!(world.put(place, b"other").await, Err(ChunkError::AlreadyExists(_))));
+    assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes);
+}

@@ -6,7 +6,8 @@
 //! starts on each, and [`check`] holds it to what had been answered by then. For a sample of the images, what a client
 //! does next is run as a script of its own and crashes at each of its instants again.
 //!
-//! Equal states with equal promises are checked once. Long form, with its figures on the last line:
+//! Equal states with equal promises are checked once for each script, in the short form once in all. Long form, with its
+//! figures on the last line:
 //! `MINI_TECTONIC_LONG=1 cargo test --release -p chunk-service --lib crash_states -- --nocapture`
 
 mod check;
@@ -15,7 +16,6 @@ mod scripts;
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Arc, Mutex};
 
 use self::check::Loss;
 use self::scripts::{Scene, Script};
@@ -43,8 +43,8 @@ impl fmt::Display for Figures {
         let Self { scripts, instants, killed, states, different, second } = self;
         write!(
             f,
-            "crash states: {scripts} scripts, {instants} instants, {states} crash states ({different} different ones \
-             recovered), {killed} kills, {second} second crashes; 0 violations"
+            "crash states: {scripts} scripts, {instants} instants, {states} crash states ({different} of them \
+             recovered, the others equal one of those), {killed} kills, {second} second crashes; 0 violations"
         )
     }
 }
@@ -53,7 +53,7 @@ impl fmt::Display for Figures {
 #[derive(Debug, Default)]
 struct Explorer {
     mistake: Option<Mistake>,
-    seen: Arc<Mutex<HashSet<u64>>>,
+    seen: HashSet<u64>,
     figures: Figures,
 }
 
@@ -61,6 +61,9 @@ impl Explorer {
     async fn explore(&mut self, script: &Script) {
         let _context = Context(script);
         self.figures.scripts += 1;
+        if figures::long() {
+            self.seen.clear();
+        }
         for scene in script.play(self.mistake).await {
             self.figures.instants += 1;
             self.kill(&scene).await;
@@ -106,19 +109,18 @@ impl Explorer {
         images
     }
 
-    fn is_new(&self, Scene { disk, known }: &Scene) -> bool {
+    fn is_new(&mut self, Scene { disk, known }: &Scene) -> bool {
         let mut hasher = DefaultHasher::new();
         (disk.fingerprint(), known).hash(&mut hasher);
-        self.seen.lock().unwrap().insert(hasher.finish())
+        self.seen.insert(hasher.finish())
     }
 }
 
 /// Runs the suite with this mistake in the store; panics when the store breaks a promise.
 pub(crate) fn run(scripts: &[Script], mistake: Option<Mistake>) -> Figures {
-    let seen = Arc::default();
     let explore = |mine: Vec<&Script>| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut explorer = Explorer { mistake, seen: Arc::clone(&seen), figures: Figures::default() };
+        let mut explorer = Explorer { mistake, ..Explorer::default() };
         mine.into_iter().for_each(|script| runtime.block_on(explorer.explore(script)));
         explorer.figures
     };
