@@ -105,6 +105,10 @@ pub struct Tuning {
     /// Without a heartbeat for this long no chunk is taken
     #[arg(long, env = "MINI_TECTONIC_HEARTBEAT_LOST_FOR_WRITES", value_name = "DURATION", default_value = "10min", value_parser = duration)]
     pub heartbeat_lost_for_writes: Duration,
+    /// Join the cluster once more at this start, under the same id: after metadata were imported without secrets. Needs a
+    /// join token; the chunks stay
+    #[arg(long, env = "MINI_TECTONIC_REJOIN")]
+    pub rejoin: bool,
 }
 
 impl Default for Tuning {
@@ -121,6 +125,7 @@ impl Default for Tuning {
             stream_life: limits::STREAM_LIFE_MAX,
             disk_threads: 32,
             heartbeat_lost_for_writes: limits::HEARTBEAT_LOST_FOR_WRITES,
+            rejoin: false,
         }
     }
 }

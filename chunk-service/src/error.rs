@@ -116,6 +116,16 @@ pub enum ChunkError {
         /// What is wrong, and what to do.
         problem: &'static str,
     },
+    /// Made by a later version of this program.
+    #[error("{} has format version {found}, but this program knows versions up to {known}; use a newer program", path.display())]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The latest one known here.
+        known: u32,
+    },
     /// The metadata service does not take this node.
     #[error("the metadata service refuses this node ({reason}); {advice}")]
     Refused {
@@ -191,6 +201,7 @@ impl Classify for ChunkError {
             | Self::Panicked
             | Self::Folder(_)
             | Self::NodeKey { .. }
+            | Self::TooNew { .. }
             | Self::Refused { .. }
             | Self::Setting { .. }
             | Self::Listen { .. } => Reason::Internal,

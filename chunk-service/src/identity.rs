@@ -29,7 +29,8 @@ use zeroize::Zeroizing;
 use crate::error::ChunkError;
 
 const FILE: &str = "node.key";
-const FIRST_LINE: &str = "mini-tectonic node key v1";
+const FIRST_WORDS: &str = "mini-tectonic node key v";
+const VERSION: u32 = 1;
 const ROLE: &str = "chunks";
 
 /// What a node is given when it joins.
@@ -63,7 +64,10 @@ impl NodeFile {
         let damaged = |problem| ChunkError::NodeKey { path: path.clone(), problem };
         let identity = Identity::read(folder, ROLE)?;
         let file = match folder::read_small(&path)?.map(Zeroizing::new) {
-            Some(bytes) => Some(Self::parse(&bytes).ok_or_else(|| damaged("it is damaged; restore it from a backup"))?),
+            Some(bytes) => {
+                refuse_newer(&path, &bytes)?;
+                Some(Self::parse(&bytes).ok_or_else(|| damaged("it is damaged; restore it from a backup"))?)
+            }
             None => None,
         };
         match (&identity, &file) {
@@ -109,7 +113,7 @@ impl NodeFile {
             let written = text.write_fmt(arguments);
             debug_assert!(written.is_ok(), "writing to a string cannot fail");
         };
-        line(format_args!("{FIRST_LINE}\nnode={}\n", self.node));
+        line(format_args!("{FIRST_WORDS}{VERSION}\nnode={}\n", self.node));
         if let Some(Membership { cluster, keys, token }) = &self.membership {
             line(format_args!("cluster={cluster}\n"));
             for NodeKey { key_id, secret } in keys {
@@ -150,6 +154,16 @@ impl Membership {
     /// `None` when there is no key, or the token is not a node's.
     pub(crate) fn new(cluster: ClusterId, keys: Vec<NodeKey>, token: Token) -> Option<Self> {
         (!keys.is_empty() && token.kind == TokenKind::Node).then_some(Self { cluster, keys, token })
+    }
+}
+
+/// A later version may say anything behind its first line.
+fn refuse_newer(path: &Path, bytes: &[u8]) -> Result<(), ChunkError> {
+    let first = bytes.split(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok());
+    let found = first.and_then(|line| line.strip_prefix(FIRST_WORDS)?.parse().ok());
+    match found.filter(|found| *found > VERSION) {
+        Some(found) => Err(ChunkError::TooNew { path: path.to_path_buf(), found, known: VERSION }),
+        None => Ok(()),
     }
 }
 
@@ -212,6 +226,14 @@ mod tests {
                 assert!(NodeFile::parse(&bytes).is_none(), "bit {bit} of byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_node_file_of_a_later_version_is_refused_by_that_name() {
+        let folder = tempfile::tempdir().unwrap();
+        folder::publish(&folder.path().join(FILE), b"mini-tectonic node key v2\nwhatever\n").unwrap();
+        let refused = NodeFile::read(folder.path()).unwrap_err();
+        assert!(refused.to_string().contains("format version 2, but this program knows versions up to 1"), "{refused}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The first start of a node, and the later ones: from a folder to a membership.
 //!
-//! A node that has joined needs nobody to start: its id and keys are in its folder. One that has not draws an id, writes
+//! A node that has joined needs nobody to start: its id and keys are in its folder. With `--rejoin` it asks all the same,
+//! under the same id, and what it gets replaces its keys: the metadata service has others since an import without secrets. One that has not draws an id, writes
 //! it down, and asks the metadata service with the join token until it gets an answer; started first, it waits.
 
 use std::path::Path;
@@ -73,6 +74,20 @@ pub(crate) async fn join(
             reminded = Some(sent);
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A node that joins once more may get other keys, but no other cluster: its chunks are of the one it was in.
+///
+/// # Errors
+/// [`ChunkError::Refused`].
+pub(crate) fn refuse_another_cluster(known: Option<&Membership>, joined: &Membership) -> Result<(), ChunkError> {
+    match known.filter(|known| known.cluster != joined.cluster) {
+        Some(known) => Err(ChunkError::Refused {
+            reason: format!("this folder is of cluster {}, the metadata service of {}", known.cluster, joined.cluster),
+            advice: "is it the right folder, and the right metadata service?",
+        }),
+        None => Ok(()),
     }
 }
 

@@ -213,9 +213,10 @@ async fn join(
     file: NodeFile,
 ) -> Result<(), ChunkError> {
     let membership = match file.membership {
-        Some(membership) => membership,
-        None => {
+        Some(membership) if !config.tuning.rejoin => membership,
+        known => {
             let (membership, pulse, sent) = join::join(link, presence, &config.join_token_path()).await?;
+            join::refuse_another_cluster(known.as_ref(), &membership)?;
             failpoint!("join.registered");
             let (path, id, kept) = (config.chunks_folder(), node.id, membership.clone());
             node.store.blocking().run(move || join::keep(&path, id, &kept)).await??;
@@ -251,8 +252,8 @@ async fn first_heartbeat(heartbeat: &mut Heartbeat, patience: Option<Duration>) 
     })
 }
 
-const NOT_KNOWN_THERE: &str =
-    "this data folder belongs to another metadata service, or that one has lost its own folder";
+const NOT_KNOWN_THERE: &str = "this data folder belongs to another metadata service, or that one has lost its own folder; if its metadata were \
+     imported without secrets, start this service once with --rejoin";
 
 fn run_workers(node: &Arc<Node>, deps: &Deps, heartbeat: Heartbeat, health: &Health) {
     node.tasks.spawn_critical("heartbeat", heartbeat.run());

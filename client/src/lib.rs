@@ -44,6 +44,7 @@ mod config;
 mod download;
 mod endpoint;
 mod error;
+mod operator;
 mod pages;
 mod progress;
 mod retry;

@@ -5,7 +5,9 @@ mod completions;
 mod delete;
 mod delete_tenant;
 mod demo;
+mod export;
 mod get;
+mod import;
 mod list_blobs;
 mod list_tenants;
 mod put;
@@ -37,6 +39,8 @@ pub(crate) enum Command {
     Delete(delete::Delete),
     Status(status::Status),
     Workers(workers::Workers),
+    Export(export::Export),
+    Import(import::Import),
     Serve(Box<serve::Serve>),
     Demo(demo::Demo),
     Bench(bench::Bench),
@@ -59,6 +63,8 @@ impl Command {
             Self::Delete(command) => command.run(context).await,
             Self::Status(command) => command.run(context).await,
             Self::Workers(command) => command.run(context).await,
+            Self::Export(command) => Box::pin(command.run(context)).await,
+            Self::Import(command) => Box::pin(command.run(context)).await,
             Self::Serve(command) => Box::pin(command.run(context)).await,
             Self::Demo(command) => Box::pin(command.run(context)).await,
             Self::Bench(command) => Box::pin(command.run(context)).await,
