@@ -83,8 +83,10 @@ pub(crate) fn look_up(disk: &dyn Disk, place: &ChunkBinding) -> Result<Found, Ch
         (Some(file), Some(chk)) => (file, read_chk(chk.as_ref())),
         (Some(_), None) | (None, Some(_)) => return Ok(Found::Leftover),
     };
+    // A size that the disk does not tell says nothing about the chunk: an error, and no left-over.
+    let size = file.size().map_err(ChunkError::io("ask for a chunk's size"))?;
     match chk {
-        Some(chk) if same_place(&chk.binding, place) && file.size().is_ok_and(|size| size == chk.sums.size_bytes) => {
+        Some(chk) if same_place(&chk.binding, place) && size == chk.sums.size_bytes => {
             Ok(Found::Complete(Pair { file, chk }))
         }
         Some(_) | None => Ok(Found::Leftover),

@@ -174,14 +174,17 @@ async fn a_read_that_goes_wrong_once_is_repeated_past_the_cache() {
     assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes);
 }
 
-/// A page cache that could not be dropped once counted as bytes that are bad: a sound chunk was cleared away, and other
-/// bytes were taken in its place.
+/// A page cache that could not be dropped, or a size that the disk did not tell, once counted as bytes that are bad: a
+/// sound chunk was cleared away, and other bytes were taken in its place.
 #[tokio::test]
-async fn a_chunk_that_cannot_be_read_past_the_cache_is_not_taken_for_a_bad_one() {
+async fn a_chunk_that_cannot_be_looked_at_is_not_taken_for_a_bad_one() {
     let (world, place, bytes) = (World::new(), place(14), pattern(1_000, 14));
     world.put(place, &bytes).await.unwrap();
-    world.faults.fail(Call::DropCache, 0, Errno::IO);
-    assert!(matches!(world.put(place, b"other").await, Err(ChunkError::Io { .. })));
+    // The first size that is asked for is that of the checksum file.
+    for (call, nth) in [(Call::DropCache, 0), (Call::Size, 1)] {
+        world.faults.fail(call, nth, Errno::IO);
+        assert!(matches!(world.put(place, b"other").await, Err(ChunkError::Io { .. })), "{call:?}");
+    }
     assert!(matches!(world.put(place, b"other").await, Err(ChunkError::AlreadyExists(_))));
     assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes);
 }
