@@ -25,6 +25,7 @@ mod identity;
 mod join;
 mod metadata_link;
 mod node;
+pub mod offline;
 mod reaper;
 mod running;
 mod starting;

@@ -39,6 +39,7 @@ mod blob;
 mod blobs;
 mod call;
 mod channel;
+mod check;
 mod client;
 mod config;
 mod download;
@@ -59,6 +60,7 @@ pub use proto::pb;
 
 pub use crate::blob::Blob;
 pub use crate::blobs::ListOptions;
+pub use crate::check::CheckEvent;
 pub use crate::client::Client;
 pub use crate::config::ClientConfig;
 pub use crate::download::{ByteRange, DownloadOptions, Downloaded, Sink};

@@ -59,7 +59,7 @@ pub struct Context<'a> {
 pub type Outcome<T> = Result<(Decision, T), MetadataError>;
 
 /// An answer that needs no write.
-fn unchanged<T>(answer: T) -> Outcome<T> {
+pub(crate) fn unchanged<T>(answer: T) -> Outcome<T> {
     Ok((Decision::default(), answer))
 }
 

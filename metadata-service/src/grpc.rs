@@ -5,6 +5,7 @@
 
 mod answers;
 mod authenticated;
+mod check_stream;
 mod cluster;
 mod convert;
 mod metadata;

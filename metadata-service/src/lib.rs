@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod backup;
+pub mod check;
 pub mod config;
 pub mod coordinator;
 pub mod error;
@@ -14,6 +15,7 @@ pub mod fuzzing;
 pub mod grpc;
 pub mod mint;
 pub mod nodes;
+pub mod offline;
 pub mod page_token;
 pub mod placement;
 mod running;

@@ -11,6 +11,27 @@ pub mod link;
 pub mod registry;
 pub mod usecases;
 
+use std::path::Path;
+
 pub use self::chunks::{ChunkNodes, Condemned, Deletion};
 pub use self::link::NodeLink;
 pub use self::registry::{NodeStatus, Registry, Report, State};
+use crate::error::StartError;
+use crate::store::engine::{Engine, KeyRange};
+use crate::store::keys;
+use crate::store::rows::{RowError, record_of};
+
+/// Reads the registered nodes; there are few. `folder` is named in errors.
+///
+/// # Errors
+/// [`StartError::Engine`].
+pub async fn load(engine: &dyn Engine, registry: &Registry, folder: &Path) -> Result<(), StartError> {
+    let unreadable = |source: RowError| StartError::Engine { folder: folder.to_path_buf(), source };
+    let rows = engine.scan(&KeyRange::prefix(keys::NODES), usize::MAX).await.map_err(|e| unreadable(e.into()))?;
+    for row in &rows {
+        if let Some(node) = keys::node_of(&row.0) {
+            registry.put(node, record_of(row).map_err(|e| unreadable(e.into()))?, engine.sequence());
+        }
+    }
+    Ok(())
+}

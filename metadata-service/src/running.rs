@@ -31,12 +31,10 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::grpc::{cluster_server, metadata_server};
 use crate::mint::Mint;
-use crate::nodes::{NodeLink, Registry};
+use crate::nodes::{self, NodeLink, Registry};
 use crate::service::{Parts, Service};
 use crate::storage::{self, Opening, Paths, Storage};
-use crate::store::engine::{Engine, KeyRange};
-use crate::store::keys;
-use crate::store::rows::{RowError, record_of};
+use crate::store::engine::Engine;
 use crate::workers::board::WorkerName;
 
 /// What a service takes from the machine, so that tests can bring their own.
@@ -121,8 +119,7 @@ async fn start_on(
     }
     let Storage { lock, engine, cluster, paths } = storage;
     let registry = Registry::new(cluster.secret.clone(), config.tuning.node_lost_after);
-    let unreadable = |source: RowError| StartError::Engine { folder: paths.metadata.clone(), source };
-    load_nodes(engine.as_ref(), &registry).await.map_err(unreadable)?;
+    nodes::load(engine.as_ref(), &registry, &paths.metadata).await?;
     failpoint!("start.nodes_loaded");
     let (tasks, registry) = (TaskGroup::new(), Arc::new(registry));
     let mint = Mint {
@@ -143,6 +140,7 @@ async fn start_on(
         entropy: Arc::clone(&deps.entropy),
         tasks: tasks.clone(),
     });
+    let unreadable = |source| StartError::Engine { folder: paths.metadata.clone(), source };
     workers::load(&service).await.map_err(unreadable)?;
     let (health, router) = router(&service).await?;
     let stop_serving = CancellationToken::new();
@@ -154,16 +152,6 @@ async fn start_on(
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, folder = %paths.metadata.display(), "ready");
     let drain = config.drain;
     Ok(Running { address, drain, service, engine, paths, lock, health, tasks, stop_serving, served })
-}
-
-/// Reads the registered nodes; there are few.
-async fn load_nodes(engine: &dyn Engine, registry: &Registry) -> Result<(), RowError> {
-    for row in engine.scan(&KeyRange::prefix(keys::NODES), usize::MAX).await? {
-        if let Some(node) = keys::node_of(&row.0) {
-            registry.put(node, record_of(&row)?, engine.sequence());
-        }
-    }
-    Ok(())
 }
 
 async fn router(service: &Service) -> Result<(Health, Router), StartError> {

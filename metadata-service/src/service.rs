@@ -162,8 +162,13 @@ impl Service {
     }
 
     /// Does at nodes what the service itself asks of them.
-    pub fn chunk_nodes(&self) -> &dyn ChunkNodes {
-        self.shared.chunk_nodes.as_ref()
+    pub fn chunk_nodes(&self) -> &Arc<dyn ChunkNodes> {
+        &self.shared.chunk_nodes
+    }
+
+    /// Where the service's own tasks run.
+    pub(crate) fn tasks(&self) -> &TaskGroup {
+        &self.shared.tasks
     }
 
     /// When this service was put together.
@@ -195,7 +200,7 @@ impl Service {
     }
 
     /// Runs a use case in its turn, in a task that outlives its caller.
-    async fn decide<T, F>(&self, decide: F) -> Result<T, MetadataError>
+    pub(crate) async fn decide<T, F>(&self, decide: F) -> Result<T, MetadataError>
     where
         T: Send + 'static,
         F: FnOnce(&dyn View, &Context<'_>) -> Outcome<T> + Send + 'static,

@@ -111,6 +111,18 @@ pub async fn open(storage: &Path, opening: Opening<'_>) -> Result<Storage, Start
     }
 }
 
+/// As [`open`], for a folder that a first start has finished, and no other.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn open_finished(storage: &Path, opening: Opening<'_>) -> Result<Storage, StartError> {
+    let paths = Paths::of(storage);
+    if Identity::read(&paths.metadata, ROLE)?.is_none() {
+        return inconsistent(&paths.metadata, "holds no finished metadata (there is no IDENTITY in it)");
+    }
+    open(storage, opening).await
+}
+
 async fn open_engine(folder: &Path, tuning: &Tuning) -> Result<Arc<dyn Engine>, StartError> {
     let options = SledOptions {
         cache_bytes: tuning.metadata_cache,

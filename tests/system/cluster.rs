@@ -216,6 +216,11 @@ impl Cluster {
         self.metadata = start_metadata(&self.settings, self.folder.path(), self.metadata.address).await;
     }
 
+    /// Ends the chunk service without a drain; [`Cluster::restart_chunk`] brings it back.
+    pub(crate) fn kill_chunk(&mut self) {
+        self.chunk.kill();
+    }
+
     pub(crate) async fn restart_chunk(&mut self) {
         self.chunk.kill();
         let (metadata, own) = (self.metadata.address, self.chunk.address);

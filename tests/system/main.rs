@@ -5,6 +5,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "tests may stop at the first surprise"
 )]
@@ -14,6 +15,7 @@ extern crate mini_tectonic_proto as proto;
 
 mod cluster;
 mod contract;
+mod fsck;
 mod isolation;
 mod restarts;
 mod transfers;

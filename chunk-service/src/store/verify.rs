@@ -32,7 +32,7 @@ const STEP_BYTES: u64 = 4 * MIB;
 
 /// How a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Condition {
+pub enum Condition {
     /// Bytes and checksum file match.
     Sound,
     /// The bytes match; the checksum file did not and was written again.
@@ -60,11 +60,11 @@ impl Condition {
 
 /// How a chunk is, and what exactly was found, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
+pub struct Finding {
     /// How it is.
-    pub(crate) condition: Condition,
+    pub condition: Condition,
     /// For people.
-    pub(crate) detail: String,
+    pub detail: String,
 }
 
 impl Finding {

@@ -4,6 +4,7 @@
 mod common;
 mod credentials;
 mod damage;
+mod fsck;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::FileTypeExt as _;

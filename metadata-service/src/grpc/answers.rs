@@ -1,5 +1,6 @@
 //! Answers into messages.
 
+mod check;
 mod cluster;
 mod export;
 mod tenants;

@@ -5,6 +5,7 @@ use proto::pb::cluster_service_server::ClusterService;
 use tonic::{Request, Response, async_trait};
 
 use super::answers::ExportStream;
+use super::check_stream::{self, CheckStream};
 use super::convert::{HeartbeatOf, IncludeSecrets, ListNodes};
 use super::{Answer, answer, command, refused};
 use crate::service::Service;
@@ -23,7 +24,7 @@ impl ClusterHandlers {
 
 #[async_trait]
 impl ClusterService for ClusterHandlers {
-    type CheckClusterStream = tokio_stream::Empty<Result<pb::CheckClusterResponse, tonic::Status>>;
+    type CheckClusterStream = CheckStream;
     type ExportMetadataStream = ExportStream;
 
     async fn register_node(&self, request: Request<pb::RegisterNodeRequest>) -> Answer<pb::RegisterNodeResponse> {
@@ -85,8 +86,8 @@ impl ClusterService for ClusterHandlers {
         answer(self.service.end_restore(lost_time).await)
     }
 
-    async fn check_cluster(&self, _request: Request<pb::CheckClusterRequest>) -> Answer<Self::CheckClusterStream> {
-        super::not_yet()
+    async fn check_cluster(&self, request: Request<pb::CheckClusterRequest>) -> Answer<Self::CheckClusterStream> {
+        Ok(Response::new(check_stream::start(&self.service, command(request)?)))
     }
 
     async fn export_metadata(&self, request: Request<pb::ExportMetadataRequest>) -> Answer<Self::ExportMetadataStream> {

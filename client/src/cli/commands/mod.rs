@@ -6,6 +6,7 @@ mod delete;
 mod delete_tenant;
 mod demo;
 mod export;
+mod fsck;
 mod get;
 mod import;
 mod list_blobs;
@@ -41,6 +42,7 @@ pub(crate) enum Command {
     Workers(workers::Workers),
     Export(export::Export),
     Import(import::Import),
+    Fsck(fsck::Fsck),
     Serve(Box<serve::Serve>),
     Demo(demo::Demo),
     Bench(bench::Bench),
@@ -65,6 +67,7 @@ impl Command {
             Self::Workers(command) => command.run(context).await,
             Self::Export(command) => Box::pin(command.run(context)).await,
             Self::Import(command) => Box::pin(command.run(context)).await,
+            Self::Fsck(command) => Box::pin(command.run(context)).await,
             Self::Serve(command) => Box::pin(command.run(context)).await,
             Self::Demo(command) => Box::pin(command.run(context)).await,
             Self::Bench(command) => Box::pin(command.run(context)).await,

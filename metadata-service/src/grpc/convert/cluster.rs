@@ -9,6 +9,7 @@ use proto::token::TokenKeyId;
 use super::Call;
 use super::fields::{endpoint, id, node, text};
 use crate::auth::Principal;
+use crate::check::Options;
 use crate::error::MetadataError;
 use crate::nodes::Report;
 use crate::nodes::usecases::RegisterNode;
@@ -165,5 +166,12 @@ impl TryFrom<Call<pb::EndRestoreRequest>> for LostTime {
             pb::LostTime::Discard => Ok(Self::Discard),
             pb::LostTime::Unspecified => Err(MetadataError::field("lost_time", "must be KEEP or DISCARD")),
         }
+    }
+}
+
+impl TryFrom<Call<pb::CheckClusterRequest>> for Options {
+    type Error = MetadataError;
+    fn try_from(Call { message, .. }: Call<pb::CheckClusterRequest>) -> Result<Self, MetadataError> {
+        Ok(Self { repair: message.repair, skip_bytes: message.skip_bytes })
     }
 }

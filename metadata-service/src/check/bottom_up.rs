@@ -1,0 +1,260 @@
+//! Rows from the bottom up: every row has a reason to exist.
+//!
+//! The owners were noted before these rows are read, and a blob that came or went meanwhile looks wrong; so whatever has
+//! no owner is looked for once more, under every tenant, before it counts. A block whose extent is missing while its blob
+//! is there proves the extent: that is put back. What nobody owns is dropped as it was found; chunks of it become orphans
+//! on their nodes, and go the way of those.
+
+use proto::ids::{BlobId, BlockId, ChunkId, NodeId, TenantId};
+
+use super::Check;
+use super::blobs::{LOOKS, Owners, place_of};
+use super::finding::{FindingKind, Subject};
+use super::problem::{Problem, Repair};
+use super::rows::{Found, Walk, find, read, senseless};
+use crate::error::MetadataError;
+use crate::store::engine::Row;
+use crate::store::keys;
+use crate::store::records::{
+    BlobRecord, BlockRecord, ExtentRecord, Holder, NameRecord, NodeRecord, RequestRecord, ReverseRecord, TenantRecord,
+    TokenRecord,
+};
+
+/// A layer whose rows refer upwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layer {
+    Extents,
+    Blocks,
+    Reverse,
+    Names,
+    Tokens,
+    Tenants,
+    Nodes,
+    Requests,
+}
+
+impl Layer {
+    const ALL: [Self; 8] = [
+        Self::Extents,
+        Self::Blocks,
+        Self::Reverse,
+        Self::Names,
+        Self::Tokens,
+        Self::Tenants,
+        Self::Nodes,
+        Self::Requests,
+    ];
+
+    fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Extents => keys::EXTENTS,
+            Self::Blocks => keys::BLOCKS,
+            Self::Reverse => keys::REVERSE,
+            Self::Names => keys::NAMES,
+            Self::Tokens => keys::TOKENS,
+            Self::Tenants => keys::TENANTS,
+            Self::Nodes => keys::NODES,
+            Self::Requests => keys::REQUESTS,
+        }
+    }
+}
+
+impl Check {
+    /// Walks every layer whose rows refer upwards.
+    pub(super) async fn bottom_up(&mut self, owners: &Owners) -> Result<(), MetadataError> {
+        for layer in Layer::ALL {
+            let mut walk = Walk::over(layer.prefix());
+            while let Some(rows) = walk.next(self.engine()).await? {
+                for row in &rows {
+                    if let Err(problem) = self.reason(layer, row, owners).await? {
+                        self.report(problem).await?;
+                    } else if layer == Layer::Blocks {
+                        self.chunks_of(row).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a row has a reason to exist.
+    async fn reason(&mut self, layer: Layer, row: &Row, owners: &Owners) -> Result<Result<(), Problem>, MetadataError> {
+        let nothing = Subject::default();
+        match layer {
+            Layer::Extents => self.extent(row, owners).await,
+            Layer::Blocks => self.block(row, owners).await,
+            Layer::Reverse => self.reverse(row).await,
+            Layer::Names => self.name(row).await,
+            Layer::Tokens => self.token(row).await,
+            Layer::Tenants => {
+                self.summary.tenants += 1;
+                Ok(read::<TenantRecord>(row, &nothing).map(drop))
+            }
+            Layer::Nodes => Ok(read::<NodeRecord>(row, &nothing).map(drop)),
+            Layer::Requests => Ok(read::<RequestRecord>(row, &nothing).map(drop)),
+        }
+    }
+
+    async fn extent(&self, row: &Row, owners: &Owners) -> Result<Result<(), Problem>, MetadataError> {
+        let Some((blob, index)) = keys::extent_of(&row.0) else { return Ok(Err(senseless(row))) };
+        let subject = Subject { blob: Some(blob), ..Subject::default() };
+        if let Err(damage) = read::<ExtentRecord>(row, &subject) {
+            return Ok(Err(damage));
+        }
+        if self.owns(owners, blob).await? || !self.is_still(row).await? {
+            return Ok(Ok(()));
+        }
+        let what = "drop the extent";
+        Ok(Err(orphaned(row, subject, format!("the extent of block {index} belongs to no blob"), what)))
+    }
+
+    async fn block(&self, row: &Row, owners: &Owners) -> Result<Result<(), Problem>, MetadataError> {
+        let Some(id) = keys::block_of(&row.0) else { return Ok(Err(senseless(row))) };
+        let record = match read::<BlockRecord>(row, &Subject::default()) {
+            Ok(record) => record,
+            Err(damage) => return Ok(Err(damage)),
+        };
+        let subject = Subject { blob: Some(record.blob), ..Subject::default() };
+        let key = keys::extent(record.blob, record.index);
+        let extent = find::<ExtentRecord>(self.engine(), &key).await?;
+        match extent {
+            Found::Record(extent) if extent.block == id => return Ok(Ok(())),
+            Found::Damaged(_reported_in_its_layer) => return Ok(Ok(())),
+            Found::Record(_) | Found::Nothing => {}
+        }
+        if !self.is_still(row).await? {
+            return Ok(Ok(()));
+        }
+        let size_bytes = record.sealed.map(|sums| sums.size_bytes);
+        if let (Found::Nothing, Some(size_bytes), true) = (&extent, size_bytes, self.owns(owners, record.blob).await?) {
+            let put = Repair::put("put the extent", key, &ExtentRecord { block: id, size_bytes });
+            let problem = Problem::inconsistent(&subject, format!("block {} has no extent", record.index));
+            return Ok(Err(problem.with_repair(put)));
+        }
+        Ok(Err(orphaned(row, subject, format!("block {id} is in no blob"), "drop the block's row")))
+    }
+
+    /// Every chunk of a block has its reverse row: a chunk without one looks like an orphan.
+    async fn chunks_of(&mut self, row: &Row) -> Result<(), MetadataError> {
+        let (Some(id), Ok(block)) = (keys::block_of(&row.0), read::<BlockRecord>(row, &Subject::default())) else {
+            return Ok(());
+        };
+        for (shard_index, chunk) in (0..).zip(&block.chunks) {
+            let key = keys::reverse(chunk.node, chunk.chunk);
+            let subject = Subject { blob: Some(block.blob), ..Subject::chunk(chunk.node, chunk.chunk) };
+            let problem = match find::<ReverseRecord>(self.engine(), &key).await? {
+                Found::Record(reverse) if reverse.block == id && reverse.blob == block.blob => continue,
+                Found::Damaged(_reported_in_its_layer) => continue,
+                Found::Record(_other) => {
+                    Problem::inconsistent(&subject, "the reverse row of a chunk names another block")
+                }
+                Found::Nothing => {
+                    let put = Repair::put("put the reverse row", key, &place_of(id, &block, shard_index, chunk));
+                    Problem::inconsistent(&subject, "the reverse row of a chunk is missing").with_repair(put)
+                }
+            };
+            if self.is_still(row).await? {
+                self.report(problem).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn reverse(&self, row: &Row) -> Result<Result<(), Problem>, MetadataError> {
+        let Some((node, chunk)) = keys::reverse_of(&row.0) else { return Ok(Err(senseless(row))) };
+        let subject = Subject::chunk(node, chunk);
+        let record = match read::<ReverseRecord>(row, &subject) {
+            Ok(record) => record,
+            Err(damage) => return Ok(Err(damage)),
+        };
+        if self.holds(record.block, node, chunk).await? || !self.is_still(row).await? {
+            return Ok(Ok(()));
+        }
+        let detail = format!("chunk {chunk} of node {node} is in no block");
+        Ok(Err(orphaned(row, subject, detail, "drop the reverse row; the chunk is an orphan then")))
+    }
+
+    /// Whether a block holds a chunk at a node; a block that cannot be read may.
+    async fn holds(&self, block: BlockId, node: NodeId, chunk: ChunkId) -> Result<bool, MetadataError> {
+        Ok(match find::<BlockRecord>(self.engine(), &keys::block(block)).await? {
+            Found::Record(block) => block.chunks.iter().any(|one| one.node == node && one.chunk == chunk),
+            Found::Damaged(_) => true,
+            Found::Nothing => false,
+        })
+    }
+
+    async fn name(&self, row: &Row) -> Result<Result<(), Problem>, MetadataError> {
+        let Some((tenant, blob)) = keys::name_of(&row.0) else { return Ok(Err(senseless(row))) };
+        let subject = Subject::blob(&tenant, blob);
+        if let Err(damage) = read::<NameRecord>(row, &subject) {
+            return Ok(Err(damage));
+        }
+        let named = match find::<BlobRecord>(self.engine(), &keys::blob(&tenant, blob)).await? {
+            Found::Record(record) => keys::name(&tenant, &record.description.display_name, blob) == row.0,
+            Found::Damaged(_) => true,
+            Found::Nothing => false,
+        };
+        if named || !self.is_still(row).await? {
+            return Ok(Ok(()));
+        }
+        Ok(Err(orphaned(row, subject, "an entry of the name index names no blob", "drop the entry")))
+    }
+
+    async fn token(&self, row: &Row) -> Result<Result<(), Problem>, MetadataError> {
+        let record = match read::<TokenRecord>(row, &Subject::default()) {
+            Ok(record) => record,
+            Err(damage) => return Ok(Err(damage)),
+        };
+        let (subject, holder) = match record.holder {
+            Holder::Admin | Holder::Join(_) => return Ok(Ok(())),
+            Holder::Tenant(tenant) => {
+                let holder = find::<TenantRecord>(self.engine(), &keys::tenant(&tenant)).await?;
+                (Subject { tenant: Some(tenant), ..Subject::default() }, matches!(holder, Found::Nothing))
+            }
+            Holder::Node(node) => {
+                let holder = find::<NodeRecord>(self.engine(), &keys::node(node)).await?;
+                (Subject { node: Some(node), ..Subject::default() }, matches!(holder, Found::Nothing))
+            }
+        };
+        let gone = holder && self.is_still(row).await?;
+        let detail = "a token's holder does not exist";
+        Ok(if gone { Err(orphaned(row, subject, detail, "drop the token's row")) } else { Ok(()) })
+    }
+
+    /// Whether a blob or upload may own blocks: as noted, or now, under any tenant.
+    async fn owns(&self, owners: &Owners, blob: BlobId) -> Result<bool, MetadataError> {
+        if owners.contains(&blob) {
+            return Ok(true);
+        }
+        for _look in 0..LOOKS {
+            let mut walk = Walk::over(keys::USAGES);
+            while let Some(rows) = walk.next(self.engine()).await? {
+                for tenant in rows.iter().filter_map(|row| keys::usage_of(&row.0)) {
+                    if self.exists(&tenant, blob).await? {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    async fn exists(&self, tenant: &TenantId, blob: BlobId) -> Result<bool, MetadataError> {
+        for key in [keys::upload(tenant, blob), keys::blob(tenant, blob), keys::deleted(tenant, blob)] {
+            if self.engine().get(&key).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a row is still as it was read.
+    async fn is_still(&self, row: &Row) -> Result<bool, MetadataError> {
+        Ok(self.engine().get(&row.0).await?.is_some_and(|now| now == row.1))
+    }
+}
+
+fn orphaned(row: &Row, subject: Subject, detail: impl Into<String>, what: &'static str) -> Problem {
+    let drop = Repair::Drop { what, key: row.0.to_vec(), value: row.1.to_vec() };
+    Problem::new(FindingKind::RowOrphaned, subject, detail).with_repair(drop)
+}
