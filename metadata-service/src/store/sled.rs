@@ -2,8 +2,9 @@
 //!
 //! Owns the database's files in the folder that it is given. Callers' commits queue up for the writer (`writer`), which
 //! decides them in order, and applies and syncs them in groups (`group`); readers read the database themselves and hold
-//! back what is not durable yet (`shared`). `database` is the one that names sled, and says what sled needs
-//! so that a power cut loses nothing; `space` refuses commits before the disk is full; `latch` keeps the first failure.
+//! back what is not durable yet (`shared`). `database` is the one that names sled, and says what sled needs so that a
+//! power cut loses nothing, `files` what it must not find; `space` refuses commits before the disk is full; `latch` keeps
+//! the first failure.
 //!
 //! Invariants: I3 (shown only when durable), I15 (nothing is answered before its sync), I19 (the first failure ends all
 //! commits; reads go on), I20 (a commit is shown before it is answered).
@@ -15,6 +16,7 @@
 //! a matter of milliseconds for the largest; sled makes readers wait for that anyway.
 
 mod database;
+mod files;
 mod group;
 mod latch;
 mod shared;

@@ -2,11 +2,10 @@
 //!
 //! What sled does not do by itself is done here: its `flush` survives the end of the process but not a power cut, so a
 //! descriptor of our own on its log file is `fdatasync`ed after it (a failure on the same inode is reported to every
-//! descriptor once, so sled's background thread cannot swallow ours); the names and small files of a new database are
-//! synced; and what recovery found is synced before anyone reads it, since after a killed process it may be in the page
-//! cache only.
+//! descriptor once, so sled's background thread cannot swallow ours); what a crash left of its files is made good before
+//! it sees them (`files`); and the names of a new database and what recovery wrote are synced before anyone reads it.
 //!
-//! Any error of sled latches the engine (I19). Files, all made by sled: `db` (the log), `conf`, `blobs/` (empty as long
+//! Any error of sled latches the engine (I19). Files, all of sled's kind: `db` (the log), `conf`, `blobs/` (empty as long
 //! as values are short, which `Batch::check_bounds` sees to), `snap.*`.
 
 use std::fmt;
@@ -23,6 +22,7 @@ use proto::checksum::crc32c;
 use proto::failpoint;
 use proto::runtime::folder;
 
+use super::files;
 use super::latch::Latch;
 use crate::store::engine::{EngineError, KeyRange, Row};
 use crate::store::feed::Writes;
@@ -54,6 +54,7 @@ impl Database {
     /// Opens or creates the database and recovers it. Blocks, in proportion to the log's length.
     pub(super) fn open(folder: &Path, cache_bytes: u64, latch: Arc<Latch>) -> Result<Self, EngineError> {
         folder::create(folder).map_err(|error| latch.fail("make its folder", proto::status::chain(&error)))?;
+        files::prepare(folder).map_err(|error| latch.fail("prepare its files", proto::status::chain(&error)))?;
         let config = sled::Config::new().path(folder).cache_capacity(cache_bytes);
         // Some damage makes sled panic in place of an error.
         let db = catch_unwind(AssertUnwindSafe(|| config.open()))
@@ -152,8 +153,6 @@ impl Log {
     /// Opens the log of an open database and makes durable what is there, names included.
     pub(super) fn open(database: &Database, folder: &Path) -> Result<Self, EngineError> {
         let open = || -> io::Result<Self> {
-            // sled writes this one without a sync.
-            File::open(folder.join("conf"))?.sync_all()?;
             let file = OpenOptions::new().read(true).write(true).open(folder.join("db"))?;
             let mut log = Self { database: database.clone(), file };
             log.sync()?;

@@ -230,3 +230,20 @@ async fn closing_makes_durable_what_was_accepted() {
     assert_eq!(number(reopened.get(b"count").await.unwrap()), 2);
     reopened.close().await;
 }
+
+/// sled writes a snapshot at the end of each recovery, under a temporary name that it takes for a snapshot's when it
+/// finds it: a process that was killed there left a database that nothing could open any more.
+#[tokio::test]
+async fn a_snapshot_that_a_killed_start_left_half_written_is_no_obstacle() {
+    let fixture = Fixture::new();
+    commit(&*fixture.engine, puts(&[(b"a", b"1")])).await.unwrap();
+    fixture.engine.close().await;
+    let half = fixture.folder.path().join("snap.00000000FFFFFFFF.generating");
+    for content in [b"".as_slice(), b"half of a snapshot"] {
+        std::io::Write::write_all(&mut std::fs::File::create_new(&half).unwrap(), content).unwrap();
+        let reopened = SledEngine::open(fixture.folder.path(), &SledOptions::default()).unwrap();
+        assert_eq!(reopened.get(b"a").await.unwrap().as_deref(), Some(b"1".as_slice()));
+        reopened.close().await;
+        assert!(!half.try_exists().unwrap());
+    }
+}
