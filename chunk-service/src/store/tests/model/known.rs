@@ -39,6 +39,8 @@ pub(super) struct Known {
     /// Its files were changed behind the store's back.
     pub(super) blob_damaged: bool,
     pub(super) chk_damaged: bool,
+    /// Both of them were.
+    pub(super) lost: bool,
 }
 
 impl Known {
@@ -50,6 +52,8 @@ impl Known {
     pub(super) fn promise(&mut self, content: usize) {
         if !self.sealed {
             *self = Self { acked: Some(content), ..Self::default() };
+        } else if self.acked != Some(content) {
+            self.perhaps.insert(content);
         }
         self.chk_damaged = false;
     }

@@ -133,7 +133,9 @@ impl Run {
         match outcome {
             Ok(_sums) => {
                 let same = known.acked.is_none_or(|acked| acked == content);
-                assert!(same || (damaged && !known.sealed), "other bytes took the place of chunk {chunk}");
+                // Where both files are lost, nothing tells a store that it once had the chunk; reads are refused then.
+                let bearable = damaged && (!known.sealed || known.lost || known.perhaps.contains(&content));
+                assert!(same || bearable, "other bytes took the place of chunk {chunk}");
                 known.promise(content);
             }
             Err(_excused) if excused => {
@@ -251,6 +253,9 @@ impl Run {
             Damage::Lose => self.world.disk.lose(&name),
         }
         self.spoiled(chunk, which);
+        let files = [blob(&place(chunk)), chk(&place(chunk))];
+        let lost = files.iter().all(|name| self.world.disk.bytes(name).is_none());
+        self.known(chunk).lost |= lost;
     }
 
     fn spoiled(&mut self, chunk: u64, which: Which) {
