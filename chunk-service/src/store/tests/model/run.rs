@@ -191,7 +191,7 @@ impl Run {
             Ok(WriteStatus::Open(there)) => {
                 let part = known.part.map_or(0, |(_content, length)| length as u64);
                 assert!(there == part || (known.part.is_none() && !known.perhaps.is_empty()), "{there} bytes");
-                if known.part.is_none() {
+                if known.part.is_none() && there == 0 {
                     assert!(known.acked.is_none() || known.damaged() || faulty, "chunk {chunk} is forgotten");
                     known.clear();
                 }
