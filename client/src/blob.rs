@@ -29,6 +29,10 @@ pub struct Blob {
     pub block_size_bytes: u64,
     /// Number of blocks; 0 for an empty blob.
     pub block_count: u64,
+    /// When it was deleted; set in lists of deleted blobs only.
+    pub delete_time: Option<prost_types::Timestamp>,
+    /// Until when it can be restored, unless room is needed earlier; set together with `delete_time`.
+    pub expire_time: Option<prost_types::Timestamp>,
 }
 
 impl TryFrom<pb::Blob> for Blob {
@@ -47,6 +51,8 @@ impl TryFrom<pb::Blob> for Blob {
             create_time: blob.create_time.ok_or("a blob without a time")?,
             block_size_bytes: blob.block_size_bytes,
             block_count: blob.block_count,
+            delete_time: blob.delete_time,
+            expire_time: blob.expire_time,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Blobs already stored: looking at them, listing, deleting.
+//! Blobs already stored: looking at them, listing, deleting, restoring.
 
 use futures_util::Stream;
 use proto::ids::BlobId;
@@ -17,6 +17,8 @@ pub struct ListOptions {
     pub prefix: String,
     /// Blobs fetched by one call; 0 for the service's default.
     pub page_size: u32,
+    /// Deleted blobs that can still be restored, by id, instead of the others; takes no prefix.
+    pub deleted: bool,
 }
 
 impl Client {
@@ -43,7 +45,7 @@ impl Client {
                 page_size: i32::try_from(options.page_size).unwrap_or(i32::MAX),
                 page_token,
                 display_name_prefix: options.prefix.clone(),
-                deleted: false,
+                deleted: options.deleted,
             };
             async move { client.page_of_blobs(message).await }
         })
@@ -58,7 +60,7 @@ impl Client {
         Ok((blobs.collect::<Result<_, _>>()?, answer.next_page_token))
     }
 
-    /// Deletes a blob. From the answer on no call sees it.
+    /// Deletes a blob. From the answer on no call sees it but [`Client::undelete_blob`].
     ///
     /// # Errors
     /// [`Error`].
@@ -73,6 +75,24 @@ impl Client {
         })
         .await
         .map(|pb::DeleteBlobResponse {}| ())
+    }
+
+    /// Restores a deleted blob, as long as it has not begun to be collected. One that is not deleted is returned as it is.
+    ///
+    /// # Errors
+    /// [`Error`]; with [`Reason::BlobCollected`](crate::Reason::BlobCollected) when it is too late, and as for a blob that
+    /// never existed when it is gone.
+    pub async fn undelete_blob(&self, blob: BlobId) -> Result<Blob, Error> {
+        let operation = format!("undelete blob {blob}");
+        let message = pb::UndeleteBlobRequest {
+            tenant_id: self.tenant_id(),
+            blob_id: blob.to_string(),
+            request_id: new_request_id(),
+        };
+        let answer = self
+            .metadata(&operation, message, |mut service, message| async move { service.undelete_blob(message).await })
+            .await?;
+        self.blob_of(answer.blob, &operation)
     }
 
     /// The blob of an answer.

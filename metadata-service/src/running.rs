@@ -223,6 +223,14 @@ impl Running {
         self.run_worker(WorkerName::Orphans).await
     }
 
+    /// Runs a pass that collects garbage, now; when it says that there is more, another one goes on.
+    ///
+    /// # Errors
+    /// Why the pass failed, as text.
+    pub async fn collect_garbage(&self) -> Result<Pass, String> {
+        self.run_worker(WorkerName::Garbage).await
+    }
+
     async fn run_worker(&self, name: WorkerName) -> Result<Pass, String> {
         match self.service.workers().handle(name) {
             Some(worker) => worker.run_now().await,

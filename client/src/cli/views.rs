@@ -23,6 +23,10 @@ pub(crate) struct BlobView<'a> {
     create_time: String,
     block_size_bytes: u64,
     block_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delete_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire_time: Option<String>,
 }
 
 impl<'a> From<&'a Blob> for BlobView<'a> {
@@ -38,6 +42,8 @@ impl<'a> From<&'a Blob> for BlobView<'a> {
             create_time: blob.create_time.to_string(),
             block_size_bytes: blob.block_size_bytes,
             block_count: blob.block_count,
+            delete_time: time(blob.delete_time.as_ref()),
+            expire_time: time(blob.expire_time.as_ref()),
         }
     }
 }

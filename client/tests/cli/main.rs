@@ -215,6 +215,27 @@ fn what_is_deleted_is_not_found() {
 }
 
 #[test]
+fn what_is_deleted_can_be_listed_and_restored() {
+    let (user, _serve) = user_with_services();
+    let id = user.put("posts", &user.file("in", b"restored"));
+    assert_eq!(user.line("list-blobs -t posts --deleted").ok(), "");
+    user.line(&format!("delete -t posts -b {id}")).ok();
+    let listed = user.line("list-blobs -t posts --deleted").ok();
+    let cells: Vec<_> = listed.trim_end().split('\t').collect();
+    let [listed_id, "8", deleted, until, "in"] = cells[..] else { panic!("{listed}") };
+    assert!(listed_id == id && deleted.ends_with('Z') && until > deleted, "{listed}");
+    let json = user.line("list-blobs -t posts --deleted --json").json();
+    assert!(json["delete_time"].is_string() && json["expire_time"].is_string(), "{json}");
+    user.line("list-blobs -t posts --deleted --prefix i").failed(2, &["--prefix"]);
+
+    assert_eq!(user.line(&format!("undelete -t posts -b {id}")).ok(), "");
+    assert_eq!(user.line(&format!("get -t posts -b {id}")).ok(), "restored");
+    let again = user.line(&format!("undelete -t posts -b {id} --json")).json();
+    assert_eq!((again["blob_id"].as_str(), again.get("delete_time")), (Some(id.as_str()), None));
+    user.line(&format!("undelete -t posts -b {NO_SUCH_BLOB}")).failed(3, &["BLOB_NOT_FOUND"]);
+}
+
+#[test]
 fn what_is_not_there_ends_with_3_and_leaves_no_file() {
     let (user, _serve) = user_with_services();
     let out = user.path("out");

@@ -1,7 +1,7 @@
 //! Tenants and lists.
 
 use futures_util::TryStreamExt as _;
-use mini_tectonic_client::{Category, ListOptions, Reason, Source, TenantId, UploadOptions, pb};
+use mini_tectonic_client::{Blob, Category, ListOptions, Reason, Source, TenantId, UploadOptions, pb};
 
 use crate::cluster::{Cluster, put};
 
@@ -19,7 +19,7 @@ async fn a_list_has_every_blob_once_over_all_its_pages() {
         let options = ListOptions { page_size, ..Default::default() };
         let listed: Vec<_> = client.list_blobs(options).try_collect().await.unwrap();
         assert_eq!(listed, stored, "in the order of their ids");
-        let options = ListOptions { prefix: "name-1".to_owned(), page_size };
+        let options = ListOptions { prefix: "name-1".to_owned(), page_size, ..Default::default() };
         let listed: Vec<_> = client.list_blobs(options).try_collect().await.unwrap();
         assert!(listed.iter().all(|blob| blob.display_name == "name-1") && listed.len() == 3);
     }
@@ -27,6 +27,26 @@ async fn a_list_has_every_blob_once_over_all_its_pages() {
     assert_eq!(client.get_blob(stored[0].blob_id).await.unwrap_err().category(), Category::NotFound);
     let listed: Vec<_> = client.list_blobs(ListOptions::default()).try_collect().await.unwrap();
     assert_eq!(listed, stored[1..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_blob_is_listed_apart_and_restored_with_its_bytes() {
+    let cluster = Cluster::start().await;
+    let client = cluster.unlimited("posts").await;
+    let (kept, blob) = (put(&client, b"kept").await.unwrap(), put(&client, b"restored").await.unwrap());
+    let list = |deleted| client.list_blobs(ListOptions { deleted, ..Default::default() }).try_collect::<Vec<_>>();
+    client.delete_blob(blob.blob_id).await.unwrap();
+    let deleted = list(true).await.unwrap();
+    let [found] = &deleted[..] else { panic!("one blob is deleted: {deleted:?}") };
+    let times = (found.delete_time.unwrap().seconds, found.expire_time.unwrap().seconds);
+    assert_eq!(times.1 - times.0, 24 * 3600, "for its retention");
+    assert_eq!(Blob { delete_time: None, expire_time: None, ..found.clone() }, blob);
+    assert_eq!(client.undelete_blob(blob.blob_id).await.unwrap(), blob);
+    assert_eq!(client.undelete_blob(blob.blob_id).await.unwrap(), blob, "it is not deleted");
+    assert_eq!((list(false).await.unwrap(), list(true).await.unwrap()), (vec![kept, blob.clone()], vec![]));
+    assert_eq!(get(&client, blob.blob_id).await.unwrap(), b"restored");
+    let never = client.undelete_blob("0190b5c4-7e5a-7cc3-98c4-dc0c0c07398f".parse().unwrap()).await.unwrap_err();
+    assert_eq!((never.reason(), never.category()), (Some(Reason::BlobNotFound), Category::NotFound));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,8 +16,6 @@
 
 pub mod chunks;
 pub mod hasten;
-#[cfg(test)]
-mod tests;
 
 use proto::ids::{BlobId, BlockId, TenantId};
 use proto::limits;

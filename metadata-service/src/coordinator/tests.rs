@@ -1,8 +1,10 @@
 //! The use cases over the memory engine, with a clock, nodes and receipts of the tests' own.
 
+mod collecting;
 mod commits;
 mod histories;
 mod tenancy;
+mod undeleting;
 mod uploads;
 
 use std::sync::{Arc, Mutex};
@@ -17,17 +19,21 @@ use proto::secret::SecretKey;
 
 use super::allocate::AllocateBlocks;
 use super::blobs::Blob;
+use super::collect::chunks::{self, ChunkRow, Unreferenced};
+use super::collect::{self, Blocks, Step};
 use super::commit::CommitUpload;
 use super::delete::DeleteBlob;
 use super::request::RequestId;
 use super::start::{Planned, StartUpload};
 use super::tenants::{RegisterTenant, Tenant, UpdateTenant};
+use super::undelete::UndeleteBlob;
 use super::*;
+use crate::nodes::Condemned;
 use crate::store::engine::{Engine as _, EngineExt as _, KeyRange, View};
-use crate::store::keys::{self, RequestScope};
+use crate::store::keys::{self, Garbage, RequestScope};
 use crate::store::memory::MemoryEngine;
 use crate::store::records::{Description, Quota, Record, TrafficClass, UsageRecord};
-use crate::store::rows::load;
+use crate::store::rows::{BatchExt as _, load};
 
 /// Small blocks, so that a few bytes make many.
 pub(super) const BLOCK: u64 = 10;
@@ -116,6 +122,13 @@ impl Bench {
     /// Number of rows that begin with these bytes.
     pub(super) fn count(&self, prefix: &[u8]) -> usize {
         self.runtime.block_on(self.engine.scan(&KeyRange::prefix(prefix), usize::MAX)).unwrap().len()
+    }
+
+    /// Sets a row.
+    pub(super) fn put_row<R: Record>(&self, key: Vec<u8>, record: &R) {
+        let mut decision = Decision::default();
+        decision.batch.set(key, record);
+        self.decide(move |_view, _context| Ok((decision, ()))).unwrap();
     }
 
     /// Removes the rows that begin with these bytes, as a collector would.
@@ -209,6 +222,66 @@ impl Bench {
     pub(super) fn delete(&self, tenant: &TenantId, request_id: &str, blob: BlobId) -> Result<(), MetadataError> {
         let command = DeleteBlob { tenant: tenant.clone(), request: own(tenant, request_id), blob };
         self.decide(move |view, context| delete::decide(view, context, &command))
+    }
+
+    pub(super) fn undelete(&self, tenant: &TenantId, request_id: &str, blob: BlobId) -> Result<Blob, MetadataError> {
+        let command = UndeleteBlob { tenant: tenant.clone(), request: own(tenant, request_id), blob };
+        self.decide(move |view, context| undelete::decide(view, context, &command))
+    }
+
+    // The collector's steps.
+
+    /// What is due now, in the order of the keys.
+    pub(super) fn due(&self) -> Vec<(u64, Garbage)> {
+        let due = keys::garbage_due(self.now_ms());
+        let rows = self.runtime.block_on(self.engine.scan(&due, usize::MAX)).unwrap();
+        rows.iter().map(|row| keys::garbage_of(&row.0).unwrap()).collect()
+    }
+
+    pub(super) fn step(&self, blocks: Blocks) -> Result<Step, MetadataError> {
+        self.decide(move |view, context| collect::step(view, context, &blocks))
+    }
+
+    /// Takes apart all that is due; returns how many steps that took.
+    pub(super) fn take_apart(&self) -> usize {
+        let mut steps = 0;
+        for (not_before_ms, garbage) in self.due() {
+            let Garbage::Blocks(kind, blob) = garbage else { continue };
+            while self.step(Blocks { not_before_ms, kind, blob }).unwrap() == Step::More {
+                steps += 1;
+            }
+            steps += 1;
+        }
+        steps
+    }
+
+    pub(super) fn unreferenced(&self, rows: Vec<ChunkRow>) -> Unreferenced {
+        self.decide(move |view, context| chunks::unreferenced(view, context, &rows)).unwrap()
+    }
+
+    /// Collects all that is due, with nodes that delete whatever they are told; returns what that was.
+    pub(super) fn collect(&self) -> Vec<Condemned> {
+        self.take_apart();
+        let rows = self.due().into_iter().filter_map(|(due, garbage)| match garbage {
+            Garbage::Chunk(chunk) => Some((due, chunk)),
+            Garbage::Blocks(..) => None,
+        });
+        let rows: Vec<_> = rows.collect();
+        let mut condemned = Vec::new();
+        for rows in rows.chunks(chunks::CHUNKS_PER_LOOK) {
+            let (rows, chunks): (Vec<_>, Vec<_>) = self.unreferenced(rows.to_vec()).chunks.into_iter().unzip();
+            condemned.extend(chunks);
+            self.decide(move |_view, _context| Ok((chunks::gone(&rows), ()))).unwrap();
+        }
+        condemned
+    }
+
+    /// All rows but the remembered requests.
+    pub(super) fn everything(&self) -> Vec<crate::store::engine::Row> {
+        let all = KeyRange { start: Vec::new(), end: None };
+        let mut rows = self.runtime.block_on(self.engine.scan(&all, usize::MAX)).unwrap();
+        rows.retain(|row| !row.0.starts_with(keys::REQUESTS));
+        rows
     }
 
     pub(super) fn usage(&self, tenant: &TenantId) -> UsageRecord {

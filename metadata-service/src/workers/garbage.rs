@@ -15,7 +15,7 @@
 
 mod patience;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -29,7 +29,7 @@ use crate::coordinator::collect::chunks::{CHUNKS_PER_LOOK, ChunkRow, Unreference
 use crate::coordinator::collect::hasten::Walk;
 use crate::coordinator::collect::{Blocks, Step};
 use crate::error::MetadataError;
-use crate::nodes::{ChunkNodes, Condemned, Deletion};
+use crate::nodes::{Condemned, Deletion};
 use crate::service::Service;
 use crate::store::engine::{KeyRange, Row};
 use crate::store::keys::{self, Garbage};
@@ -51,7 +51,6 @@ const DELETIONS_AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub struct GarbageCollector {
     service: Service,
-    nodes: Arc<dyn ChunkNodes>,
     sweep: Mutex<Sweep>,
     patience: Patience,
     jumps: Mutex<JumpGuard>,
@@ -65,12 +64,12 @@ struct Sweep {
 }
 
 impl GarbageCollector {
-    /// Collects this service's garbage at these nodes.
-    pub fn new(service: Service, nodes: Arc<dyn ChunkNodes>) -> Self {
+    /// Collects this service's garbage.
+    pub fn new(service: Service) -> Self {
         let grace = service.tuning().garbage_grace;
         let jumps = JumpGuard::new(service.now_ms(), Instant::now(), "collecting garbage", grace);
         let (sweep, patience) = (Mutex::default(), Patience::default());
-        Self { service, nodes, sweep, patience, jumps: Mutex::new(jumps) }
+        Self { service, sweep, patience, jumps: Mutex::new(jumps) }
     }
 
     /// Whether the wall clock has run evenly for long enough.
@@ -199,7 +198,7 @@ impl GarbageCollector {
         if self.patience.is_paused(chunk.node, Instant::now()) {
             return (row, Asked::Passed);
         }
-        let outcome = match self.nodes.delete(&chunk).await {
+        let outcome = match self.service.chunk_nodes().delete(&chunk).await {
             Deletion::Gone => {
                 failpoint!("collect.chunk_deleted");
                 self.patience.answered(chunk.node);
@@ -247,6 +246,3 @@ impl Worker for GarbageCollector {
         if self.clock_is_steady() { self.service.watch(self.pass().await) } else { Ok(Pass::default()) }
     }
 }
-
-#[cfg(test)]
-mod tests;

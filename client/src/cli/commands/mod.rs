@@ -17,6 +17,7 @@ mod rotate_token;
 mod serve;
 mod stat;
 mod status;
+mod undelete;
 mod update_tenant;
 mod workers;
 
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     ListBlobs(list_blobs::ListBlobs),
     Stat(stat::Stat),
     Delete(delete::Delete),
+    Undelete(undelete::Undelete),
     Status(status::Status),
     Workers(workers::Workers),
     Export(export::Export),
@@ -63,6 +65,7 @@ impl Command {
             Self::ListBlobs(command) => command.run(context).await,
             Self::Stat(command) => command.run(context).await,
             Self::Delete(command) => command.run(context).await,
+            Self::Undelete(command) => command.run(context).await,
             Self::Status(command) => command.run(context).await,
             Self::Workers(command) => command.run(context).await,
             Self::Export(command) => Box::pin(command.run(context)).await,
