@@ -8,11 +8,13 @@
 
 mod calls;
 mod export;
+mod jumps;
 mod nodes;
 mod restore;
 mod workers;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use proto::entropy::Entropy;
 use proto::ids::ClusterId;
@@ -20,9 +22,11 @@ use proto::runtime::TaskGroup;
 use proto::runtime::clock::Clock;
 use proto::secret::SecretKey;
 use proto::status::chain;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::export::ExportPieces;
+use self::jumps::JumpWatch;
 pub use self::nodes::{Beat, ClusterStatus, Joined};
 pub use self::restore::LostTime;
 use self::restore::Restores;
@@ -71,6 +75,7 @@ struct Shared {
     fail_stop: FailStop,
     restores: Restores,
     board: Board,
+    jumps: JumpWatch,
     start_ms: u64,
 }
 
@@ -122,6 +127,7 @@ impl Service {
     pub fn new(parts: Parts) -> Self {
         let Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks } = parts;
         let (fail_stop, start_ms) = (FailStop::default(), clock.now_ms());
+        let jumps = JumpWatch::new(start_ms, Instant::now());
         let restores = Restores::new(cluster.restores.clone());
         let shared = Shared {
             engine,
@@ -136,6 +142,7 @@ impl Service {
             fail_stop,
             restores,
             board: Board::default(),
+            jumps,
             start_ms,
         };
         Self { shared: Arc::new(shared) }
@@ -181,6 +188,12 @@ impl Service {
         self.shared.clock.now_ms()
     }
 
+    /// Whether the wall clock has run evenly for at least so long, as far as this process can know.
+    pub fn clock_is_steady(&self, pause: Duration) -> bool {
+        self.shared.look_at_clocks();
+        self.shared.jumps.is_steady(Instant::now(), pause)
+    }
+
     /// Why no writes are taken, if none are.
     pub fn read_only_reason(&self) -> Option<String> {
         self.shared.engine.latched().or_else(|| self.shared.fail_stop.reason.get().cloned())
@@ -216,12 +229,17 @@ impl Service {
 }
 
 impl Shared {
+    fn look_at_clocks(&self) {
+        self.jumps.look(self.clock.now_ms(), Instant::now());
+    }
+
     async fn commit<T, F>(self: Arc<Self>, decide: F) -> Result<T, MetadataError>
     where
         T: Send + 'static,
         F: FnOnce(&dyn View, &Context<'_>) -> Outcome<T> + Send + 'static,
     {
         self.fail_stop.check()?;
+        self.look_at_clocks();
         let nodes = self.registry.candidates();
         let shared = Arc::clone(&self);
         let outcome = self.engine.decide(move |view| {

@@ -2,7 +2,8 @@
 
 pub mod board;
 pub mod garbage;
-mod jumps;
+#[cfg(test)]
+mod gc_safety;
 pub mod orphans;
 mod place;
 pub mod uploads;

@@ -3,7 +3,7 @@
 use futures_util::TryStreamExt as _;
 use mini_tectonic_client::{Blob, Category, ListOptions, Reason, Source, TenantId, UploadOptions, pb};
 
-use crate::cluster::{Cluster, put};
+use crate::cluster::{Cluster, get, put};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_has_every_blob_once_over_all_its_pages() {

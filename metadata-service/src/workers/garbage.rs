@@ -35,7 +35,6 @@ use crate::store::engine::{KeyRange, Row};
 use crate::store::keys::{self, Garbage};
 use crate::store::records::{GarbageChunkRecord, UsageRecord};
 use crate::store::rows::record_of;
-use crate::workers::jumps::JumpGuard;
 use crate::workers::place::Place;
 
 /// Garbage rows that a pass looks at.
@@ -53,7 +52,6 @@ pub struct GarbageCollector {
     service: Service,
     sweep: Mutex<Sweep>,
     patience: Patience,
-    jumps: Mutex<JumpGuard>,
 }
 
 /// How far the sweep has got: through all usage rows first, then through the garbage.
@@ -66,16 +64,7 @@ struct Sweep {
 impl GarbageCollector {
     /// Collects this service's garbage.
     pub fn new(service: Service) -> Self {
-        let grace = service.tuning().garbage_grace;
-        let jumps = JumpGuard::new(service.now_ms(), Instant::now(), "collecting garbage", grace);
-        let (sweep, patience) = (Mutex::default(), Patience::default());
-        Self { service, sweep, patience, jumps: Mutex::new(jumps) }
-    }
-
-    /// Whether the wall clock has run evenly for long enough.
-    fn clock_is_steady(&self) -> bool {
-        let mut jumps = self.jumps.lock().unwrap_or_else(PoisonError::into_inner);
-        jumps.is_steady(self.service.now_ms(), Instant::now())
+        Self { service, sweep: Mutex::default(), patience: Patience::default() }
     }
 
     fn sweep(&self) -> MutexGuard<'_, Sweep> {
@@ -243,6 +232,10 @@ impl Worker for GarbageCollector {
     }
 
     async fn run_scheduled(&self) -> Result<Pass, MetadataError> {
-        if self.clock_is_steady() { self.service.watch(self.pass().await) } else { Ok(Pass::default()) }
+        if self.service.clock_is_steady(self.service.tuning().garbage_grace) {
+            self.service.watch(self.pass().await)
+        } else {
+            Ok(Pass::default())
+        }
     }
 }

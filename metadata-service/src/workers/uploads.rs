@@ -12,7 +12,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::runtime::worker::{Pass, Worker};
-use tokio::time::Instant;
 
 use crate::error::MetadataError;
 use crate::service::Service;
@@ -20,7 +19,6 @@ use crate::store::engine::{KeyRange, Row};
 use crate::store::keys;
 use crate::store::records::{RequestRecord, UploadRecord, UploadState};
 use crate::store::rows::record_of;
-use crate::workers::jumps::JumpGuard;
 use crate::workers::place::Place;
 
 /// Rows of each layer that a pass looks at.
@@ -31,7 +29,6 @@ const ROWS_PER_PASS: usize = 256;
 pub struct UploadSweeper {
     service: Service,
     sweep: Mutex<Sweep>,
-    jumps: Mutex<JumpGuard>,
 }
 
 /// How far the sweep has got.
@@ -44,15 +41,7 @@ struct Sweep {
 impl UploadSweeper {
     /// Sweeps this service's rows.
     pub fn new(service: Service) -> Self {
-        let jumps =
-            JumpGuard::new(service.now_ms(), Instant::now(), "expiry of uploads", service.tuning().upload_lease);
-        Self { service, sweep: Mutex::default(), jumps: Mutex::new(jumps) }
-    }
-
-    /// Whether the wall clock has run evenly for long enough.
-    fn clock_is_steady(&self) -> bool {
-        let mut jumps = self.jumps.lock().unwrap_or_else(PoisonError::into_inner);
-        jumps.is_steady(self.service.now_ms(), Instant::now())
+        Self { service, sweep: Mutex::default() }
     }
 
     fn sweep(&self) -> MutexGuard<'_, Sweep> {
@@ -117,7 +106,11 @@ impl Worker for UploadSweeper {
     }
 
     async fn run_scheduled(&self) -> Result<Pass, MetadataError> {
-        if self.clock_is_steady() { self.run_once().await } else { Ok(Pass::default()) }
+        if self.service.clock_is_steady(self.service.tuning().upload_lease) {
+            self.run_once().await
+        } else {
+            Ok(Pass::default())
+        }
     }
 }
 
