@@ -17,6 +17,7 @@ mod cluster;
 mod contract;
 mod fsck;
 mod isolation;
+mod orphans;
 mod restarts;
 mod transfers;
 mod wait;

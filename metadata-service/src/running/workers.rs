@@ -11,6 +11,7 @@ use crate::store::engine::KeyRange;
 use crate::store::keys;
 use crate::store::rows::{RowError, record_of};
 use crate::workers::board::WorkerName;
+use crate::workers::garbage::GarbageCollector;
 use crate::workers::orphans::OrphanSweeper;
 use crate::workers::uploads::UploadSweeper;
 
@@ -31,6 +32,7 @@ pub(super) fn start(tasks: &TaskGroup, service: &Service, entropy: &Arc<dyn Entr
     let (sweep, orphan_sweep) = (service.tuning().sweep_interval, service.tuning().orphan_sweep_interval);
     let starter = Starter { tasks, service, entropy };
     starter.start(WorkerName::Uploads, UploadSweeper::new(service.clone()), sweep);
+    starter.start(WorkerName::Garbage, GarbageCollector::new(service.clone()), sweep);
     starter.start(WorkerName::Orphans, OrphanSweeper::new(service.clone()), orphan_sweep);
 }
 

@@ -35,7 +35,6 @@ use crate::nodes::chunks::{ChunkFiles, ChunkPage, NodeError};
 use crate::service::Service;
 use crate::store::engine::KeyRange;
 use crate::store::keys::{self, Garbage};
-use crate::workers::jumps::JumpGuard;
 use crate::workers::place::Place;
 
 /// Longest wait for the pace before a page is looked at: a node cuts a list that is not taken.
@@ -50,7 +49,6 @@ const NOTES_MAX: usize = 3;
 pub struct OrphanSweeper {
     service: Service,
     pace: Pace,
-    jumps: Mutex<JumpGuard>,
     state: Mutex<State>,
 }
 
@@ -80,20 +78,12 @@ enum SweepError {
 impl OrphanSweeper {
     /// Sweeps this service's nodes.
     pub fn new(service: Service) -> Self {
-        let pause = service.tuning().upload_lease.max(service.tuning().garbage_grace);
-        let jumps = JumpGuard::new(service.now_ms(), Instant::now(), "the sweep for orphans", pause);
-        Self { service, pace: Pace::new("chunks"), jumps: Mutex::new(jumps), state: Mutex::default() }
+        Self { service, pace: Pace::new("chunks"), state: Mutex::default() }
     }
 
     // No panic leaves it half-changed, so a poisoned lock is used on.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the wall clock has run evenly for long enough.
-    fn clock_is_steady(&self) -> bool {
-        let mut jumps = self.jumps.lock().unwrap_or_else(PoisonError::into_inner);
-        jumps.is_steady(self.service.now_ms(), Instant::now())
     }
 
     fn hold_back(&self, reason: String) -> Pass {
@@ -247,7 +237,8 @@ impl Worker for OrphanSweeper {
     }
 
     async fn run_scheduled(&self) -> Result<Pass, MetadataError> {
-        if !self.clock_is_steady() {
+        let tuning = self.service.tuning();
+        if !self.service.clock_is_steady(tuning.upload_lease.max(tuning.garbage_grace)) {
             return Ok(self.hold_back("the clock has jumped; ages cannot be told for a while".to_owned()));
         }
         self.service.watch(self.pass(false).await)

@@ -14,4 +14,5 @@ mod lifecycle;
 mod nodes;
 mod tenants;
 mod uploads;
+mod workers;
 mod world;

@@ -66,7 +66,7 @@ impl Findings {
             )
         });
         let foreign = (self.foreign > 0).then(|| {
-            format!("{} files of node {node} are not of this cluster's making and are left alone", self.foreign)
+            format!("files on node {node} that no service of this cluster made: {}; they are left alone", self.foreign)
         });
         let notes: Vec<_> = orphans.into_iter().chain(foreign).collect();
         (!notes.is_empty()).then(|| notes.join("; "))
