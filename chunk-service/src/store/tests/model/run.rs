@@ -234,7 +234,8 @@ impl Run {
         let gone = std::mem::take(self.known(chunk));
         if let Err(error) = outcome {
             assert!(self.excused(&error), "{error:?}");
-            self.known(chunk).perhaps = gone.perhaps.into_iter().chain(gone.acked).collect();
+            let part = gone.part.map(|(content, _length)| content);
+            self.known(chunk).perhaps = gone.perhaps.into_iter().chain(gone.acked).chain(part).collect();
         } else if let Some(content) = gone.acked {
             let read = self.world.get_claimed(place(chunk), content_of(chunk, content).claims, ALL).await;
             assert!(matches!(read, Err(ChunkError::Missing(_))) || self.faulty, "I8: {read:?}");
