@@ -16,8 +16,12 @@ pub(super) type Answer = oneshot::Sender<Result<u64, EngineError>>;
 /// Commits in one group at most.
 const COMMITS_MAX: usize = 1024;
 
-/// Bytes of keys and values at which a group is full: applying it keeps readers waiting.
-const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of keys and values at which a group is full: half a segment of sled's log (512 KiB).
+///
+/// sled takes a segment into use again once what it moved out of it was handed to the kernel, which is not yet on the
+/// disk. A group that stays within the segment being written is synced before that can matter; a thousand commits of the
+/// usual size fit.
+const BYTES_MAX: usize = 256 * 1024;
 
 /// Commits decided, not yet applied.
 #[derive(Debug)]
