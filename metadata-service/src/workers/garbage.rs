@@ -21,7 +21,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use proto::failpoint;
 use proto::ids::{NodeId, TenantId};
-use proto::runtime::worker::{Pass, Worker};
+use proto::runtime::worker::{Pace, Pass, Worker};
 use tokio::time::Instant;
 
 use self::patience::Patience;
@@ -52,6 +52,7 @@ pub struct GarbageCollector {
     service: Service,
     sweep: Mutex<Sweep>,
     patience: Patience,
+    pace: Pace,
 }
 
 /// How far the sweep has got: through all usage rows first, then through the garbage.
@@ -64,7 +65,11 @@ struct Sweep {
 impl GarbageCollector {
     /// Collects this service's garbage.
     pub fn new(service: Service) -> Self {
-        Self { service, sweep: Mutex::default(), patience: Patience::default() }
+        Self { service, sweep: Mutex::default(), patience: Patience::default(), pace: Pace::new("chunks") }
+    }
+
+    fn clock_is_steady(&self) -> bool {
+        self.service.clock_is_steady(self.service.tuning().garbage_grace)
     }
 
     fn sweep(&self) -> MutexGuard<'_, Sweep> {
@@ -187,6 +192,7 @@ impl GarbageCollector {
         if self.patience.is_paused(chunk.node, Instant::now()) {
             return (row, Asked::Passed);
         }
+        self.pace.draw(1).await;
         let outcome = match self.service.chunk_nodes().delete(&chunk).await {
             Deletion::Gone => {
                 failpoint!("collect.chunk_deleted");
@@ -226,16 +232,21 @@ impl Worker for GarbageCollector {
         "garbage"
     }
 
+    fn pace(&self) -> Option<&Pace> {
+        Some(&self.pace)
+    }
+
+    fn holds_back(&self) -> Option<String> {
+        let jumped = || "the clock has jumped, and the grace has not passed since".to_owned();
+        self.service.collection_hold().or_else(|| (!self.clock_is_steady()).then(jumped))
+    }
+
     async fn run_once(&self) -> Result<Pass, MetadataError> {
         self.patience.forget();
         self.service.watch(self.pass().await)
     }
 
     async fn run_scheduled(&self) -> Result<Pass, MetadataError> {
-        if self.service.clock_is_steady(self.service.tuning().garbage_grace) {
-            self.service.watch(self.pass().await)
-        } else {
-            Ok(Pass::default())
-        }
+        if self.clock_is_steady() { self.service.watch(self.pass().await) } else { Ok(Pass::default()) }
     }
 }
