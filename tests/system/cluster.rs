@@ -77,7 +77,11 @@ impl Builder {
 
     /// Starts both services in fresh folders on free ports.
     pub(crate) async fn build(self) -> Cluster {
-        let folder = tempfile::tempdir().unwrap();
+        self.build_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// Starts both services on free ports over what is in `storage` in this folder.
+    pub(crate) async fn build_in(self, folder: TempDir) -> Cluster {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let metadata = start_metadata(&self, folder.path(), any).await;
         let chunk = start_chunk(&self, folder.path(), metadata.address, any).await;
@@ -205,6 +209,15 @@ impl Cluster {
         client
     }
 
+    /// A client with a fresh token of a tenant that was registered before.
+    pub(crate) async fn known_tenant(&mut self, id: &str) -> Client {
+        let tenant: TenantId = id.parse().unwrap();
+        let token = self.admin().rotate_tenant_token(Some(&tenant)).await.unwrap().to_string();
+        let client = self.client(&token);
+        self.tenants.insert(tenant, token);
+        client
+    }
+
     /// Ends the metadata service without a drain; [`Cluster::restart_metadata`] brings it back.
     pub(crate) fn kill_metadata(&mut self) {
         self.metadata.kill();
@@ -219,6 +232,13 @@ impl Cluster {
     /// Ends the chunk service without a drain; [`Cluster::restart_chunk`] brings it back.
     pub(crate) fn kill_chunk(&mut self) {
         self.chunk.kill();
+    }
+
+    /// The chunk service starts once with `--rejoin`.
+    pub(crate) async fn rejoin_chunk(&mut self) {
+        self.settings.chunk.rejoin = true;
+        self.restart_chunk().await;
+        self.settings.chunk.rejoin = false;
     }
 
     pub(crate) async fn restart_chunk(&mut self) {

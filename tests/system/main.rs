@@ -13,6 +13,7 @@
 // The package calls itself by its full name; its dependants, and these tests, call it `proto`.
 extern crate mini_tectonic_proto as proto;
 
+mod backup;
 mod cluster;
 mod contract;
 mod fsck;
@@ -20,4 +21,5 @@ mod isolation;
 mod orphans;
 mod restarts;
 mod transfers;
+mod versions;
 mod wait;
