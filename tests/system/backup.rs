@@ -57,15 +57,16 @@ async fn collect(cluster: &Cluster, clock: &ManualClock) {
         let swept = || async {
             let metadata = cluster.metadata();
             metadata.sweep_uploads().await?;
-            let mut more = true;
-            while more {
-                let pass = metadata.sweep_orphans().await?;
-                if pass.failed > 0 {
+            // An orphan is one that two sweeps in a row have seen.
+            for _sweep in 0..2 {
+                if metadata.sweep_orphans().await?.failed > 0 {
                     return Err(status(cluster).await.warnings.join("; "));
                 }
-                more = pass.more;
             }
-            let pass = metadata.collect_garbage().await?;
+            let mut pass = metadata.collect_garbage().await?;
+            while pass.more && pass.failed == 0 {
+                pass = metadata.collect_garbage().await?;
+            }
             if pass.failed > 0 { Err(format!("{pass:?}")) } else { Ok(()) }
         };
         wait_until("a sweep succeeds", DEADLINE, swept).await;
