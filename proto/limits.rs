@@ -94,6 +94,8 @@ pub const UNDELETE_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// How often orphans are looked for.
 pub const ORPHAN_SWEEP_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
+/// Within which a node reads and verifies everything that it holds.
+pub const SCRUB_PERIOD: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// How often a node sends a heartbeat.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Without a heartbeat for this long a node counts as lost.

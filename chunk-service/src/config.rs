@@ -109,6 +109,12 @@ pub struct Tuning {
     /// join token; the chunks stay
     #[arg(long, env = "MINI_TECTONIC_REJOIN")]
     pub rejoin: bool,
+    /// Within which every chunk is read and verified once, whether anybody asks for it or not
+    #[arg(long, env = "MINI_TECTONIC_SCRUB_PERIOD", value_name = "DURATION", default_value = "14days", value_parser = duration)]
+    pub scrub_period: Duration,
+    /// Bytes per second at which that is done, unless an operator says otherwise; 0 for twice as fast as the period needs
+    #[arg(long, env = "MINI_TECTONIC_SCRUB_PACE", value_name = "SIZE", default_value = "0", value_parser = size)]
+    pub scrub_pace: u64,
 }
 
 impl Default for Tuning {
@@ -126,6 +132,8 @@ impl Default for Tuning {
             disk_threads: 32,
             heartbeat_lost_for_writes: limits::HEARTBEAT_LOST_FOR_WRITES,
             rejoin: false,
+            scrub_period: limits::SCRUB_PERIOD,
+            scrub_pace: 0,
         }
     }
 }
@@ -149,6 +157,7 @@ impl Tuning {
             ("--stream-stall", self.stream_stall),
             ("--stream-life", self.stream_life),
             ("--heartbeat-lost-for-writes", self.heartbeat_lost_for_writes),
+            ("--scrub-period", self.scrub_period),
         ];
         match durations.into_iter().find(|(_, duration)| duration.is_zero() || *duration > year) {
             Some((what, _)) => refuse(what, "must be more than nothing and at most a year"),

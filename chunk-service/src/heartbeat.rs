@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::metadata_link::{LinkError, MetadataLink, Presence};
 use crate::node::Node;
+use crate::scrub::ScrubControl;
 
 /// Pause after a heartbeat that could not be delivered.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(300);
@@ -37,11 +38,17 @@ pub(crate) struct Heartbeat {
     presence: Presence,
     interval: Duration,
     failing: bool,
+    scrub: Option<ScrubControl>,
 }
 
 impl Heartbeat {
     pub(crate) fn new(node: Arc<Node>, link: Arc<MetadataLink>, presence: Presence) -> Self {
-        Self { node, link, presence, interval: HEARTBEAT_INTERVAL, failing: false }
+        Self { node, link, presence, interval: HEARTBEAT_INTERVAL, failing: false, scrub: None }
+    }
+
+    /// Tells of the scrub, and has it do as an operator says.
+    pub(crate) fn with_scrub(self, scrub: ScrubControl) -> Self {
+        Self { scrub: Some(scrub), ..self }
     }
 
     /// Sends one heartbeat.
@@ -77,8 +84,12 @@ impl Heartbeat {
         })?;
         let sent = Instant::now();
         let reason = self.node.store.latch().reason();
-        let pulse = self.link.heartbeat(&self.presence, space, reason).await?;
+        let work = self.scrub.as_ref().map(|scrub| scrub.report(self.node.time.now().now_ms));
+        let (pulse, order) = self.link.heartbeat(&self.presence, space, reason, work.as_ref()).await?;
         self.node.time.set(pulse.server_ms, sent);
+        if let (Some(scrub), Some(order)) = (&self.scrub, order) {
+            scrub.obey(order.paused, order.pace_per_second, order.run_count);
+        }
         self.interval = pulse.interval.unwrap_or(HEARTBEAT_INTERVAL).clamp(INTERVAL_MIN, INTERVAL_MAX);
         Ok(())
     }

@@ -8,7 +8,7 @@
 //! grpc ── node ── write ─┐
 //!           │            ├─ store: sessions, sink, durable, reading, leftover ── disk
 //!           │      read ─┘
-//!           └── time, identity, join, heartbeat ── metadata_link ──> the metadata service
+//!           └── time, identity, join, heartbeat, scrub ── metadata_link ──> the metadata service
 //! ```
 //!
 //! [`start`] takes everything from outside and returns when the node is ready; [`Running`] is the handle to stop it.
@@ -28,6 +28,7 @@ mod node;
 pub mod offline;
 mod reaper;
 mod running;
+mod scrub;
 mod starting;
 mod store;
 mod time;

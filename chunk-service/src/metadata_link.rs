@@ -13,6 +13,8 @@ use proto::error::Reason;
 use proto::ids::{ChunkId, NodeId};
 use proto::pb;
 use proto::pb::cluster_service_client::ClusterServiceClient;
+use proto::runtime::clock::millis;
+use proto::runtime::worker::Pass;
 use proto::secret::SecretKey;
 use proto::status::from_status;
 use proto::token::Token;
@@ -21,12 +23,19 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use crate::error::ChunkError;
+use crate::grpc::convert::condition;
 use crate::identity::Membership;
+use crate::scrub::{Held, HeldPage, Ledger, WorkReport};
 use crate::store::disk::Space;
+use crate::store::verify::Finding;
 use crate::store::{Describe, Described};
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Name of the scrub on the wire.
+const SCRUB: &str = "scrub";
+/// Longest text of what was found of a chunk.
+const DETAIL_BYTES_MAX: usize = 255;
 /// How long an answer may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -34,7 +43,18 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct MetadataLink {
     client: ClusterServiceClient<Channel>,
-    token: OnceLock<Token>,
+    member: OnceLock<(NodeId, Token)>,
+}
+
+/// How the scrub is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScrubOrder {
+    /// Not by itself.
+    pub(crate) paused: bool,
+    /// Bytes per second, 0 for no bound; `None` for as the node would.
+    pub(crate) pace_per_second: Option<u64>,
+    /// Grows with each run that an operator asks for.
+    pub(crate) run_count: u64,
 }
 
 /// What the metadata service says of the time.
@@ -114,12 +134,12 @@ impl MetadataLink {
         };
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(refuse)?;
         let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT).tcp_nodelay(true).connect_lazy();
-        Ok(Self { client: ClusterServiceClient::new(channel), token: OnceLock::new() })
+        Ok(Self { client: ClusterServiceClient::new(channel), member: OnceLock::new() })
     }
 
-    /// Uses this credential from now on.
-    pub(crate) fn set_token(&self, token: Token) {
-        if self.token.set(token).is_err() {
+    /// Speaks for this node, with this credential, from now on.
+    pub(crate) fn set_member(&self, node: NodeId, token: Token) {
+        if self.member.set((node, token)).is_err() {
             tracing::debug!("the node's token is known already");
         }
     }
@@ -144,7 +164,8 @@ impl MetadataLink {
         presence: &Presence,
         space: Space,
         read_only_reason: Option<String>,
-    ) -> Result<Pulse, LinkError> {
+        scrub: Option<&WorkReport>,
+    ) -> Result<(Pulse, Option<ScrubOrder>), LinkError> {
         let request = pb::HeartbeatRequest {
             node_id: presence.node.to_string(),
             endpoint: presence.endpoint.clone(),
@@ -152,15 +173,52 @@ impl MetadataLink {
             free_bytes: space.free,
             read_only_reason: read_only_reason.unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            workers: Vec::new(),
+            workers: scrub.map(scrub_worker).into_iter().collect(),
         };
-        let request = with_token(request, self.token.get())?;
+        let request = with_token(request, self.token())?;
         let answer = self.client.clone().heartbeat(request).await.map_err(LinkError::of)?.into_inner();
-        pulse(answer.server_time.as_ref(), answer.heartbeat_interval_ms)
+        let pulse = pulse(answer.server_time.as_ref(), answer.heartbeat_interval_ms)?;
+        let order = answer.worker_settings.into_iter().find(|settings| settings.name == SCRUB);
+        let order = order.map(|settings| ScrubOrder {
+            paused: settings.paused,
+            pace_per_second: settings.pace_per_second,
+            run_count: settings.run_count,
+        });
+        Ok((pulse, order))
+    }
+
+    fn token(&self) -> Option<&Token> {
+        self.member.get().map(|(_node, token)| token)
+    }
+
+    fn node_id(&self) -> String {
+        self.member.get().map(|(node, _token)| node.to_string()).unwrap_or_default()
+    }
+
+    async fn list_held(&self, after: Option<ChunkId>) -> Result<HeldPage, LinkError> {
+        let request = pb::ListNodeChunksRequest {
+            node_id: self.node_id(),
+            after_chunk_id: after.map(|after| after.to_string()).unwrap_or_default(),
+            page_size: 0,
+        };
+        let request = with_token(request, self.token())?;
+        let answer = self.client.clone().list_node_chunks(request).await.map_err(LinkError::of)?.into_inner();
+        held_page(answer).ok_or(LinkError::Nonsense("the answer to ListNodeChunks is malformed"))
+    }
+
+    async fn tell(&self, chunk: ChunkId, finding: Finding) -> Result<(), LinkError> {
+        let mut detail = finding.detail;
+        detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX));
+        let report =
+            pb::ChunkReport { chunk_id: chunk.to_string(), condition: condition(finding.condition).into(), detail };
+        let request = pb::ReportChunksRequest { node_id: self.node_id(), reports: vec![report] };
+        let request = with_token(request, self.token())?;
+        self.client.clone().report_chunks(request).await.map_err(LinkError::of)?;
+        Ok(())
     }
 
     async fn ask(&self, chunk: ChunkId) -> Result<Described, LinkError> {
-        let request = with_token(pb::DescribeChunkRequest { chunk_id: chunk.to_string() }, self.token.get())?;
+        let request = with_token(pb::DescribeChunkRequest { chunk_id: chunk.to_string() }, self.token())?;
         let answer = self.client.clone().describe_chunk(request).await.map_err(LinkError::of)?.into_inner();
         described(chunk, &answer).ok_or(LinkError::Nonsense("the answer to DescribeChunk is malformed"))
     }
@@ -170,6 +228,58 @@ impl Describe for MetadataLink {
     fn describe(&self, chunk: ChunkId) -> BoxFuture<'_, Result<Described, ChunkError>> {
         self.ask(chunk).map(|answer| answer.map_err(ChunkError::from)).boxed()
     }
+}
+
+impl Ledger for MetadataLink {
+    fn held(&self, after: Option<ChunkId>) -> BoxFuture<'_, Result<HeldPage, ChunkError>> {
+        self.list_held(after).map(|answer| answer.map_err(ChunkError::from)).boxed()
+    }
+
+    fn report(&self, chunk: ChunkId, finding: Finding) -> BoxFuture<'_, Result<(), ChunkError>> {
+        self.tell(chunk, finding).map(|answer| answer.map_err(ChunkError::from)).boxed()
+    }
+}
+
+fn held_page(answer: pb::ListNodeChunksResponse) -> Option<HeldPage> {
+    let next = Some(answer.next_after_chunk_id).filter(|next| !next.is_empty());
+    let held = |one: pb::NodeChunk| match described(one.chunk_id.parse().ok()?, &one.description?)? {
+        Described::Sealed(place, claims) => Some(Held { place, claims, damaged: one.damaged }),
+        Described::Open | Described::Unknown => None,
+    };
+    Some(HeldPage {
+        chunks: answer.chunks.into_iter().map(held).collect::<Option<_>>()?,
+        next: next.map(|next| next.parse()).transpose().ok()?,
+    })
+}
+
+fn scrub_worker(report: &WorkReport) -> pb::Worker {
+    let WorkReport { settings, pace_unit, status, now_ms } = report;
+    let ago = |at: tokio::time::Instant| timestamp(now_ms.saturating_sub(millis(at.elapsed())));
+    let pass = |pass: Pass| pb::WorkerPass {
+        examined: pass.examined,
+        changed: pass.changed,
+        skipped: pass.skipped,
+        failed: pass.failed,
+        more: pass.more,
+    };
+    pb::Worker {
+        name: SCRUB.to_owned(),
+        node_id: String::new(),
+        paused: settings.paused,
+        pace_per_second: settings.pace_per_second,
+        pace_unit: (*pace_unit).to_owned(),
+        pass_count: status.passes,
+        last_pass: status.last_pass.map(pass),
+        last_pass_time: status.last_pass_at.and_then(ago),
+        last_error: status.last_error.clone().unwrap_or_default(),
+        holds_back: status.holds_back.clone().unwrap_or_default(),
+        last_sweep_time: status.last_sweep.and_then(ago),
+    }
+}
+
+fn timestamp(ms: u64) -> Option<prost_types::Timestamp> {
+    let nanos = i32::try_from(ms % 1000 * 1_000_000).ok()?;
+    Some(prost_types::Timestamp { seconds: i64::try_from(ms / 1000).ok()?, nanos })
 }
 
 fn with_token<T>(message: T, token: Option<&Token>) -> Result<Request<T>, LinkError> {

@@ -28,7 +28,7 @@ pub(crate) struct Node {
     /// Set once it has joined.
     pub(crate) membership: OnceLock<Membership>,
     /// What time it is.
-    pub(crate) time: NodeTime,
+    pub(crate) time: Arc<NodeTime>,
     /// Its chunks.
     pub(crate) store: Arc<ChunkStore>,
     /// Its constants.

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use proto::runtime::TaskGroup;
 use proto::runtime::folder::FolderLock;
+use proto::runtime::worker::Pass;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::node::Node;
+use crate::scrub::ScrubControl;
 use crate::starting::Health;
 
 /// How long tasks may take to end after their stop signal: one write to the disk, or one sync.
@@ -27,6 +29,7 @@ pub struct Running {
     pub(crate) node: Arc<Node>,
     pub(crate) health: Health,
     pub(crate) server: Server,
+    pub(crate) scrub: ScrubControl,
     pub(crate) lock: FolderLock,
 }
 
@@ -65,6 +68,14 @@ impl Running {
     /// The URL under which clients reach it.
     pub fn endpoint(&self) -> String {
         self.endpoint.clone()
+    }
+
+    /// Reads every chunk of the node once, from the first on, and returns what that came to.
+    ///
+    /// # Errors
+    /// Why a pass failed, for example that the metadata service does not answer.
+    pub async fn scrub_now(&self) -> Result<Pass, String> {
+        self.scrub.run().await
     }
 
     /// Resolves only when the service can no longer do its work, with the reason; then it should be shut down.

@@ -31,12 +31,15 @@ use crate::metadata_link::{MetadataLink, Presence};
 use crate::node::Node;
 use crate::reaper::Reaper;
 use crate::running::{Guards, Running, Server};
+use crate::scrub::{self, Inspector, ScrubControl, ScrubSettings};
 use crate::store::ChunkStore;
 use crate::store::disk::{Disk, FolderDisk, QUARANTINE};
 use crate::time::NodeTime;
 
 /// How long a node that has joined before waits for its first heartbeat's answer.
 const FIRST_HEARTBEAT_WITHIN: Duration = Duration::from_secs(1);
+/// How often the scrub looks whether it is time to go on, when it has ended, failed or was paused.
+const SCRUB_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause between two first heartbeats.
 const FIRST_HEARTBEAT_PAUSE: Duration = Duration::from_millis(100);
 /// What is served besides reflection, which lists itself.
@@ -94,7 +97,7 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
     let node = Arc::new(Node {
         id: file.node,
         membership: OnceLock::new(),
-        time: NodeTime::new(Arc::clone(&deps.clock)),
+        time: Arc::new(NodeTime::new(Arc::clone(&deps.clock))),
         store: Arc::new(ChunkStore::new(disk, Arc::clone(&link) as _, blocking, &config.tuning, &tasks)),
         tuning: config.tuning.clone(),
         tasks,
@@ -105,10 +108,11 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
     let endpoint = presence.endpoint.clone();
     let patience = if file.membership.is_some() { Some(FIRST_HEARTBEAT_WITHIN) } else { None };
     join(&config, &node, &link, &presence, file).await?;
-    let mut heartbeat = Heartbeat::new(Arc::clone(&node), link, presence);
+    let mut heartbeat = Heartbeat::new(Arc::clone(&node), Arc::clone(&link), presence);
     first_heartbeat(&mut heartbeat, patience).await?;
     health.all_on().await;
-    run_workers(&node, &deps, heartbeat, &health);
+    let scrub = start_scrub(&node, link, &deps);
+    run_workers(&node, &deps, heartbeat.with_scrub(scrub.clone()), &health);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %address,
@@ -117,7 +121,7 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
         folder = %config.chunks_folder().display(),
         "the chunk service is ready"
     );
-    Ok(Running { address, endpoint, node, health, server, lock })
+    Ok(Running { address, endpoint, node, health, server, scrub, lock })
 }
 
 fn check_network(config: &Config, address: SocketAddr) -> Result<(), ChunkError> {
@@ -224,7 +228,7 @@ async fn join(
             membership
         }
     };
-    link.set_token(membership.token.clone());
+    link.set_member(node.id, membership.token.clone());
     if node.membership.set(membership).is_err() {
         tracing::debug!("the membership is known already");
     }
@@ -254,6 +258,21 @@ async fn first_heartbeat(heartbeat: &mut Heartbeat, patience: Option<Duration>) 
 
 const NOT_KNOWN_THERE: &str = "this data folder belongs to another metadata service, or that one has lost its own folder; if its metadata were \
      imported without secrets, start this service once with --rejoin";
+
+/// Starts the scrub, and the visits to chunks that reads found bad.
+fn start_scrub(node: &Arc<Node>, link: Arc<MetadataLink>, deps: &Deps) -> ScrubControl {
+    let inspector = Arc::new(Inspector { store: Arc::clone(&node.store), metadata: link });
+    let (visits, stop) = (Arc::clone(&inspector), node.tasks.stop_signal());
+    node.tasks.spawn("visits to suspects", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = scrub::visit_suspects(&visits) => {}
+        }
+    });
+    let settings = ScrubSettings { period: node.tuning.scrub_period, pace: node.tuning.scrub_pace };
+    let schedule = Schedule { interval: Some(SCRUB_INTERVAL) };
+    ScrubControl::start(&node.tasks, inspector, Arc::clone(&node.time), settings, schedule, Arc::clone(&deps.entropy))
+}
 
 fn run_workers(node: &Arc<Node>, deps: &Deps, heartbeat: Heartbeat, health: &Health) {
     node.tasks.spawn_critical("heartbeat", heartbeat.run());

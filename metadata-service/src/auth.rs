@@ -62,6 +62,7 @@ pub const ACCESS: &[(&str, Access)] = &[
     ("/minitectonic.v1.ClusterService/Heartbeat", Access::Node),
     ("/minitectonic.v1.ClusterService/ListNodes", Access::Admin),
     ("/minitectonic.v1.ClusterService/DescribeChunk", Access::Node),
+    ("/minitectonic.v1.ClusterService/ListNodeChunks", Access::Node),
     ("/minitectonic.v1.ClusterService/ReportChunks", Access::Node),
     ("/minitectonic.v1.ClusterService/GetClusterStatus", Access::Admin),
     ("/minitectonic.v1.ClusterService/ListDamagedChunks", Access::Admin),

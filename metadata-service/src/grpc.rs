@@ -60,8 +60,3 @@ fn command<T, C: TryFrom<Call<T>, Error = MetadataError>>(request: Request<T>) -
 fn answer<A, T: FromAnswer<A>>(outcome: Result<A, MetadataError>) -> Answer<T> {
     outcome.map(|answer| Response::new(T::from_answer(answer))).map_err(refused)
 }
-
-/// For methods that are not served yet.
-fn not_yet<T>() -> Answer<T> {
-    Err(refused(MetadataError::Bug("this method is not served yet")))
-}

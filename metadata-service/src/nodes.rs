@@ -7,6 +7,7 @@
 //! loses nobody.
 
 pub mod chunks;
+pub mod damage;
 pub mod link;
 pub mod registry;
 pub mod usecases;

@@ -149,7 +149,7 @@ fn node(folder: &Path) -> Arc<Node> {
     time.set(1, Instant::now());
     let id = NodeId::generate(1, &SeededEntropy::new(1));
     let draining = CancellationToken::new();
-    Arc::new(Node { id, membership: OnceLock::new(), time, store, tuning, tasks, draining })
+    Arc::new(Node { id, membership: OnceLock::new(), time: Arc::new(time), store, tuning, tasks, draining })
 }
 
 impl Harness<'_> {

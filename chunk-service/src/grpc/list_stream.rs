@@ -90,7 +90,7 @@ mod tests {
         Arc::new(Node {
             id: NodeId::generate(1, &SeededEntropy::new(1)),
             membership: OnceLock::new(),
-            time: NodeTime::new(Arc::new(ManualClock::at(1))),
+            time: Arc::new(NodeTime::new(Arc::new(ManualClock::at(1)))),
             store: Arc::clone(&world.store),
             tuning: Tuning::default(),
             tasks: TaskGroup::new(),

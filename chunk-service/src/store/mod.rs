@@ -32,9 +32,11 @@ pub(crate) mod latch;
 pub(crate) mod leftover;
 pub(crate) mod listing;
 pub(crate) mod open_write;
+pub(crate) mod position;
 pub(crate) mod reading;
 pub(crate) mod sessions;
 pub(crate) mod sink;
+pub(crate) mod suspects;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -58,6 +60,7 @@ use self::folder_sync::FolderSync;
 use self::latch::Latch;
 use self::sessions::{Claim, Sessions};
 use self::sink::SinkShared;
+use self::suspects::Suspects;
 use crate::blocking::Blocking;
 use crate::config::Tuning;
 use crate::error::ChunkError;
@@ -93,6 +96,7 @@ pub(crate) struct ChunkStore {
     budget: Arc<Semaphore>,
     describe: Arc<dyn Describe>,
     heals: Arc<Semaphore>,
+    suspects: Suspects,
     tasks: TaskGroup,
     low_watermark: u64,
     session_kept: Duration,
@@ -119,6 +123,7 @@ impl ChunkStore {
             budget: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
             describe,
             heals: Arc::new(Semaphore::new(HEALS_MAX)),
+            suspects: Suspects::default(),
             tasks: tasks.clone(),
             low_watermark: tuning.chunk_low_watermark,
             session_kept: tuning.write_session_kept,
@@ -129,6 +134,11 @@ impl ChunkStore {
     /// Closed by the first fault of the disk.
     pub(crate) fn latch(&self) -> &Latch {
         &self.latch
+    }
+
+    /// Chunks that a read found missing or damaged.
+    pub(crate) fn suspects(&self) -> &Suspects {
+        &self.suspects
     }
 
     /// Where file work runs.

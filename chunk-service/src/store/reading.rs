@@ -51,10 +51,10 @@ struct Opened {
 /// Reads a range, frame by frame.
 #[derive(Debug)]
 pub(crate) struct RangeReader {
-    chunk: ChunkId,
+    place: ChunkBinding,
+    claims: ReadClaims,
     file: Box<dyn DiskFile>,
     pieces: Vec<u32>,
-    size: u64,
     /// Where the next frame begins.
     at: u64,
     /// Where the range ends.
@@ -92,11 +92,11 @@ impl ChunkStore {
         let job = move || {
             let opened = open(disk.as_ref(), &place, &claims)?;
             let chk_lost = opened.chk_lost;
-            let mut reader = RangeReader::new(place.chunk, opened, claims.size_bytes, range, frame_bytes);
+            let mut reader = RangeReader::new(place, opened, claims, range, frame_bytes);
             let first = reader.next_frame()?;
             Ok::<_, ChunkError>((reader, first, chk_lost))
         };
-        let (reader, first, chk_lost) = self.blocking.run(job).await??;
+        let (reader, first, chk_lost) = self.noted(place, claims, self.blocking.run(job).await?)?;
         if chk_lost {
             self.heal(place).await;
         }
@@ -109,7 +109,8 @@ impl ChunkStore {
     /// [`ChunkError::Missing`], [`ChunkError::Corrupt`].
     pub(crate) async fn check(self: &Arc<Self>, place: ChunkBinding, claims: ReadClaims) -> Result<(), ChunkError> {
         let disk = Arc::clone(&self.disk);
-        let chk_lost = self.blocking.run(move || open(disk.as_ref(), &place, &claims).map(|o| o.chk_lost)).await??;
+        let look = move || open(disk.as_ref(), &place, &claims).map(|opened| opened.chk_lost);
+        let chk_lost = self.noted(place, claims, self.blocking.run(look).await?)?;
         if chk_lost {
             self.heal(place).await;
         }
@@ -118,7 +119,17 @@ impl ChunkStore {
 
     /// Reads the next frame of a range; the reader comes back with it.
     pub(crate) async fn next_frame(&self, mut reader: RangeReader) -> Result<(RangeReader, Option<Frame>), ChunkError> {
-        self.blocking.run(move || reader.next_frame().map(|frame| (reader, frame))).await?
+        let (place, claims) = (reader.place, reader.claims);
+        let read = self.blocking.run(move || reader.next_frame().map(|frame| (reader, frame))).await?;
+        self.noted(place, claims, read)
+    }
+
+    /// Has somebody look at a chunk that a read found missing or damaged.
+    fn noted<T>(&self, place: ChunkBinding, claims: ReadClaims, read: Result<T, ChunkError>) -> Result<T, ChunkError> {
+        if let Err(ChunkError::Missing(_) | ChunkError::Corrupt(_)) = &read {
+            self.suspects.add(place, claims);
+        }
+        read
     }
 }
 
@@ -200,10 +211,11 @@ fn read_failed(chunk: ChunkId, error: &io::Error) -> ChunkError {
 }
 
 impl RangeReader {
-    fn new(chunk: ChunkId, opened: Opened, size: u64, range: Range, frame_bytes: u64) -> Self {
+    fn new(place: ChunkBinding, opened: Opened, claims: ReadClaims, range: Range, frame_bytes: u64) -> Self {
+        let size = claims.size_bytes;
         let end = range.limit.map_or(size, |limit| range.offset.saturating_add(limit).min(size));
         let Opened { file, pieces, chk_lost: _ } = opened;
-        Self { chunk, file, pieces, size, at: range.offset, end, frame_bytes, ready: Bytes::new() }
+        Self { place, claims, file, pieces, at: range.offset, end, frame_bytes, ready: Bytes::new() }
     }
 
     /// Whether another frame follows.
@@ -220,7 +232,7 @@ impl RangeReader {
             self.read_more(wanted)?;
         }
         if self.ready.len() < wanted {
-            return Err(ChunkError::Corrupt(self.chunk));
+            return Err(ChunkError::Corrupt(self.place.chunk));
         }
         let frame = Frame { offset: self.at, bytes: self.ready.split_to(wanted) };
         self.at += wanted as u64;
@@ -233,7 +245,7 @@ impl RangeReader {
         let missing_from = self.at + self.ready.len() as u64;
         let first_piece = missing_from / PIECE_BYTES;
         let start = first_piece * PIECE_BYTES;
-        let end = (self.at + wanted as u64).next_multiple_of(PIECE_BYTES).min(self.size);
+        let end = (self.at + wanted as u64).next_multiple_of(PIECE_BYTES).min(self.claims.size_bytes);
         let length = index(end.saturating_sub(start));
         let kept = self.ready.len();
         let pieces = self.pieces.get(index(first_piece)..).unwrap_or_default();
@@ -243,8 +255,8 @@ impl RangeReader {
             self.file.read_at(&mut buffer, length, start).map(|()| Some(buffer))
         };
         let good = |buffer: &Vec<u8>| buffer.get(kept..).is_some_and(|bytes| pieces_match(bytes, pieces));
-        let buffer = twice(self.file.as_ref(), read, good).map_err(|error| read_failed(self.chunk, &error))?;
-        self.ready = Bytes::from(buffer.ok_or(ChunkError::Corrupt(self.chunk))?);
+        let buffer = twice(self.file.as_ref(), read, good).map_err(|error| read_failed(self.place.chunk, &error))?;
+        self.ready = Bytes::from(buffer.ok_or(ChunkError::Corrupt(self.place.chunk))?);
         self.ready.advance(index(missing_from - start));
         Ok(())
     }

@@ -49,7 +49,6 @@ pub enum Condition {
 
 impl Condition {
     /// Whether bytes are lost here.
-    #[expect(dead_code, reason = "for the scrub")]
     pub(crate) fn is_damage(self) -> bool {
         match self {
             Self::Sound | Self::Rebuilt | Self::ChecksumFileBad => false,

@@ -48,7 +48,7 @@ fn node(world: &World, tuning: Tuning) -> Arc<Node> {
     Arc::new(Node {
         id: proto::ids::NodeId::generate(1, &entropy),
         membership: OnceLock::new(),
-        time,
+        time: Arc::new(time),
         store: Arc::clone(&world.store),
         tuning,
         tasks: TaskGroup::new(),

@@ -1,6 +1,6 @@
 //! A metadata service as a chunk service sees it: ClusterService on a socket, and the mint of capabilities.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) reports: Vec<pb::ChunkReport>,
     pub(crate) described: HashMap<ChunkId, pb::DescribeChunkResponse>,
     pub(crate) asked: Vec<ChunkId>,
+    /// Chunks that were reported missing or damaged, and not sound since.
+    pub(crate) damaged: BTreeSet<ChunkId>,
     /// Added to the time that it tells, in milliseconds.
     pub(crate) time_offset_ms: i64,
     /// When set, every call fails with it.
@@ -77,6 +79,7 @@ impl Peer {
             reports: Vec::new(),
             described: HashMap::new(),
             asked: Vec::new(),
+            damaged: BTreeSet::new(),
             time_offset_ms: 0,
             fails_with: None,
             interval_ms: 20,
@@ -300,8 +303,46 @@ impl ClusterService for Peer {
         request: Request<pb::ReportChunksRequest>,
     ) -> Result<Response<pb::ReportChunksResponse>, Status> {
         self.check_node(request.metadata())?;
-        self.state().reports.extend(request.into_inner().reports);
+        let mut state = self.state();
+        for report in request.into_inner().reports {
+            let chunk: ChunkId = report.chunk_id.parse().unwrap();
+            match report.condition() {
+                pb::ChunkCondition::Sound | pb::ChunkCondition::Rebuilt | pb::ChunkCondition::ChecksumFileBad => {
+                    state.damaged.remove(&chunk);
+                }
+                pb::ChunkCondition::Corrupt | pb::ChunkCondition::Missing | pb::ChunkCondition::Unreadable => {
+                    state.damaged.insert(chunk);
+                }
+                pb::ChunkCondition::Unspecified => panic!("a report says how a chunk is"),
+            }
+            state.reports.push(report);
+        }
         Ok(Response::new(pb::ReportChunksResponse {}))
+    }
+
+    async fn list_node_chunks(
+        &self,
+        request: Request<pb::ListNodeChunksRequest>,
+    ) -> Result<Response<pb::ListNodeChunksResponse>, Status> {
+        self.check_node(request.metadata())?;
+        let pb::ListNodeChunksRequest { after_chunk_id, page_size, .. } = request.into_inner();
+        let size = if page_size == 0 { 100 } else { usize::try_from(page_size).unwrap() };
+        let state = self.state();
+        let mut ids: Vec<_> = state.described.keys().copied().collect();
+        ids.sort();
+        let behind = |chunk: &ChunkId| after_chunk_id.is_empty() || chunk.to_string() > after_chunk_id;
+        let mut page: Vec<_> = ids.into_iter().filter(behind).take(size + 1).collect();
+        let more = page.len() > size;
+        page.truncate(size);
+        let next_after_chunk_id = page.last().filter(|_| more).map(ToString::to_string).unwrap_or_default();
+        let chunk = |chunk: &ChunkId| pb::NodeChunk {
+            chunk_id: chunk.to_string(),
+            description: state.described.get(chunk).cloned(),
+            damaged: state.damaged.contains(chunk),
+        };
+        let sealed = |one: &pb::NodeChunk| one.description.as_ref().unwrap().state() == pb::ChunkState::Sealed;
+        let chunks = page.iter().map(chunk).filter(sealed).collect();
+        Ok(Response::new(pb::ListNodeChunksResponse { chunks, next_after_chunk_id }))
     }
 
     async fn list_damaged_chunks(

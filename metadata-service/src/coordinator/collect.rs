@@ -37,7 +37,7 @@ const CHUNKS_PER_STEP: usize = 24;
 
 const _: () = {
     let rows_of_block = 2; // extent, block
-    let rows_of_chunk = 2; // reverse, garbage
+    let rows_of_chunk = 3; // reverse, damage, garbage
     let others = 4; // garbage, tombstone, its place by age, usage
     let writes = BLOCKS_PER_STEP * rows_of_block + CHUNKS_PER_STEP * rows_of_chunk + others;
     assert!(writes <= limits::BATCH_WRITES_MAX, "a step fits into one batch");
@@ -212,6 +212,7 @@ fn condemn(context: &Context<'_>, tenant: &TenantId, id: BlockId, block: &BlockR
             sequence: chunk.sequence,
         };
         batch.delete(keys::reverse(chunk.node, chunk.chunk));
+        batch.delete(keys::damage(chunk.node, chunk.chunk));
         batch.set(keys::garbage_chunk(context.now_ms, chunk.chunk), &record);
     }
 }

@@ -6,7 +6,7 @@ use tonic::{Request, Response, async_trait};
 
 use super::answers::ExportStream;
 use super::check_stream::{self, CheckStream};
-use super::convert::{HeartbeatOf, IncludeSecrets, ListNodes};
+use super::convert::{HeartbeatOf, IncludeSecrets, ListDamagedChunks, ListNodeChunks, ListNodes, ReportChunks};
 use super::{Answer, answer, command, refused};
 use crate::service::Service;
 
@@ -55,15 +55,25 @@ impl ClusterService for ClusterHandlers {
         answer(self.service.cluster_status().await)
     }
 
-    async fn report_chunks(&self, _request: Request<pb::ReportChunksRequest>) -> Answer<pb::ReportChunksResponse> {
-        super::not_yet()
+    async fn list_node_chunks(
+        &self,
+        request: Request<pb::ListNodeChunksRequest>,
+    ) -> Answer<pb::ListNodeChunksResponse> {
+        let ListNodeChunks { node, after, size } = command(request)?;
+        answer(self.service.list_node_chunks(node, after, size).await)
+    }
+
+    async fn report_chunks(&self, request: Request<pb::ReportChunksRequest>) -> Answer<pb::ReportChunksResponse> {
+        let ReportChunks { node, reports } = command(request)?;
+        answer(self.service.report_chunks(node, reports).await)
     }
 
     async fn list_damaged_chunks(
         &self,
-        _request: Request<pb::ListDamagedChunksRequest>,
+        request: Request<pb::ListDamagedChunksRequest>,
     ) -> Answer<pb::ListDamagedChunksResponse> {
-        super::not_yet()
+        let ListDamagedChunks { size, token } = command(request)?;
+        answer(self.service.list_damaged_chunks(size, &token).await)
     }
 
     async fn list_workers(&self, request: Request<pb::ListWorkersRequest>) -> Answer<pb::ListWorkersResponse> {

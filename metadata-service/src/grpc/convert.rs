@@ -5,7 +5,9 @@ mod fields;
 mod tenants;
 mod uploads;
 
-pub(super) use self::cluster::{HeartbeatOf, IncludeSecrets, ListNodes};
+pub(super) use self::cluster::{
+    HeartbeatOf, IncludeSecrets, ListDamagedChunks, ListNodeChunks, ListNodes, ReportChunks,
+};
 pub(super) use self::tenants::ListTenants;
 pub(super) use self::uploads::ListBlobs;
 use crate::auth::Principal;

@@ -10,6 +10,7 @@ use proto::token::{Token, TokenKeyId};
 use super::Service;
 use crate::coordinator::blobs::{Page, page};
 use crate::error::MetadataError;
+use crate::nodes::damage::{self, ChunkReport, DamagedChunk, NodeChunk};
 use crate::nodes::usecases::{self, Described, RegisterNode};
 use crate::nodes::{NodeStatus, Report};
 use crate::page_token::Listing;
@@ -61,6 +62,8 @@ pub struct ClusterStatus {
     pub usage: UsageRecord,
     /// Number of tenants.
     pub tenants: u64,
+    /// Chunks that are missing or damaged.
+    pub damaged_chunks: u64,
     /// When this service started.
     pub start_ms: u64,
     /// The import about which the operator has to decide.
@@ -116,6 +119,49 @@ impl Service {
         self.watch(usecases::describe_chunk(self.engine(), node, chunk).await)
     }
 
+    /// See [`damage::node_chunks`].
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn list_node_chunks(
+        &self,
+        node: NodeId,
+        after: Option<ChunkId>,
+        size: usize,
+    ) -> Result<(Vec<NodeChunk>, Option<ChunkId>), MetadataError> {
+        self.watch(damage::node_chunks(self.engine(), node, after, size).await)
+    }
+
+    /// Finds out whose the damaged chunks are, then see [`damage::report`].
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn report_chunks(&self, node: NodeId, mut reports: Vec<ChunkReport>) -> Result<(), MetadataError> {
+        let mut likely = None;
+        for report in reports.iter_mut().filter(|report| report.damage.is_some()) {
+            let tenant = damage::tenant_of(self.engine(), node, report.chunk, likely.as_ref()).await;
+            report.tenant = self.watch(tenant)?;
+            likely = report.tenant.clone().or(likely);
+            tracing::error!(%node, chunk = %report.chunk, detail = %report.detail, "a chunk is missing or damaged");
+        }
+        self.decide(move |view, context| damage::report(view, context, node, &reports)).await
+    }
+
+    /// Lists the chunks that are missing or damaged; returns them and the next page's token.
+    ///
+    /// # Errors
+    /// [`MetadataError::Field`] for a page token of another listing; when a row cannot be read.
+    pub async fn list_damaged_chunks(
+        &self,
+        size: usize,
+        token: &str,
+    ) -> Result<(Vec<DamagedChunk>, String), MetadataError> {
+        let listing = Listing { tenant: "", method: "ListDamagedChunks", filter: "" };
+        let after = listing.verify(&self.cluster().secret, token)?;
+        let Page { entries, next } = self.watch(damage::list(self.engine(), after.as_deref(), size).await)?;
+        Ok((entries, listing.sign(&self.cluster().secret, next.as_deref())))
+    }
+
     /// Lists the nodes in the order of their ids; returns them and the next page's token.
     ///
     /// # Errors
@@ -138,17 +184,20 @@ impl Service {
     /// [`MetadataError`] when a row cannot be read.
     pub async fn cluster_status(&self) -> Result<ClusterStatus, MetadataError> {
         let (usage, tenants) = self.watch(self.total_usage().await)?;
+        let damaged_chunks = self.watch(damage::count(self.engine()).await)?;
+        let nodes = self.registry().list(None, PAGE_SIZE_MAX);
         Ok(ClusterStatus {
             cluster: self.cluster().id,
             epoch: self.cluster().epoch,
             sequence: self.engine().sequence(),
             read_only_reason: self.read_only_reason().unwrap_or_default(),
-            nodes: self.registry().list(None, PAGE_SIZE_MAX),
+            warnings: self.warnings(damaged_chunks),
+            nodes,
             usage,
             tenants,
             start_ms: self.start_ms(),
             restore: self.undecided_restore(),
-            warnings: self.warnings(),
+            damaged_chunks,
         })
     }
 

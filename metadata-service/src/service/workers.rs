@@ -8,6 +8,7 @@ use super::Service;
 use crate::coordinator::orphans;
 use crate::error::MetadataError;
 use crate::nodes::State;
+use crate::nodes::damage::COUNTED_MAX;
 use crate::store::records::WorkerRecord;
 use crate::workers::board::{self, Board, Change, WorkerName, WorkerView};
 
@@ -61,15 +62,30 @@ impl Service {
     }
 
     /// What needs an operator, in words.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let latched = self.read_only_reason().map(|reason| format!("the metadata service takes no writes: {reason}"));
+    pub(super) fn warnings(&self, damaged_chunks: u64) -> Vec<String> {
+        let latched = self.read_only_reason().map(|reason| {
+            format!("the metadata service takes no writes: {reason}. Restart it after its disk was checked")
+        });
         let nodes = self.registry().list(None, PAGE_SIZE_MAX);
         let nodes = nodes.into_iter().filter_map(|node| match node.state {
             State::Alive => None,
-            State::ReadOnly => Some(format!("node {} takes no writes: {}", node.node, node.report.read_only_reason)),
+            State::ReadOnly => Some(format!(
+                "node {} takes no writes, reads go on: {}. Restart it after its disk was checked",
+                node.node, node.report.read_only_reason
+            )),
             State::Lost => Some(format!("node {} at {} is lost: no heartbeat", node.node, node.record.endpoint)),
         });
         let workers = self.list_workers().into_iter().filter_map(|(node, worker)| worker.warning(node));
-        latched.into_iter().chain(self.collection_hold()).chain(nodes).chain(workers).collect()
+        let damage = (damaged_chunks > 0).then(|| damage_warning(damaged_chunks));
+        latched.into_iter().chain(damage).chain(self.collection_hold()).chain(nodes).chain(workers).collect()
     }
+}
+
+fn damage_warning(count: u64) -> String {
+    let most = if count >= COUNTED_MAX as u64 { "at least " } else { "" };
+    let are = if count == 1 { "chunk is" } else { "chunks are" };
+    format!(
+        "{most}{count} {are} missing or damaged: blobs cannot be read in full; 'status --damaged' says which and why. \
+         The files stay as they are: restore them from a copy, or delete the blobs and put them again"
+    )
 }

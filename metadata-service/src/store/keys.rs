@@ -17,6 +17,7 @@
 //! | name index | `name/` tenant `/` escaped display name, blob |
 //! | registry | `nodes/` node |
 //! | background work | `worker/` name |
+//! | damage | `damage/` node, chunk |
 //!
 //! Ids are their 16 (token key ids: 8) bytes, integers eight bytes big-endian, so the order of the keys is the order of
 //! what they name. A tenant id holds no `/`, so no tenant's prefix is the beginning of another's.
@@ -56,6 +57,8 @@ pub const GARBAGE: &[u8] = b"gc/";
 pub const NODES: &[u8] = b"nodes/";
 /// How all background work is to run.
 pub const WORKERS: &[u8] = b"worker/";
+/// All chunks that were found missing or damaged.
+pub const DAMAGE: &[u8] = b"damage/";
 
 fn join(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
@@ -129,6 +132,11 @@ pub fn extents_from(blob: BlobId, index: u64) -> KeyRange {
 /// A block.
 pub fn block(block: BlockId) -> Vec<u8> {
     join(&[BLOCKS, block.as_bytes()])
+}
+
+/// A node's chunks, in the order of their ids.
+pub fn node_chunks(node: NodeId) -> Vec<u8> {
+    join(&[REVERSE, node.as_bytes()])
 }
 
 /// A node's chunk.
@@ -251,6 +259,11 @@ pub fn worker(name: &str) -> Vec<u8> {
 const ESCAPE: u8 = 0xff;
 const NAME_END: [u8; 2] = [0, 1];
 
+/// A chunk of a node that was found missing or damaged.
+pub fn damage(node: NodeId, chunk: ChunkId) -> Vec<u8> {
+    join(&[DAMAGE, node.as_bytes(), chunk.as_bytes()])
+}
+
 /// A tenant's name index.
 pub fn names(tenant: &TenantId) -> Vec<u8> {
     join(&[NAMES, tenant.as_str().as_bytes(), b"/"])
@@ -330,6 +343,12 @@ pub fn block_of(key: &[u8]) -> Option<BlockId> {
 /// Node and chunk of a key of [`reverse`].
 pub fn reverse_of(key: &[u8]) -> Option<(NodeId, ChunkId)> {
     let (node, chunk) = key.strip_prefix(REVERSE)?.split_first_chunk::<16>()?;
+    Some((NodeId::try_from(node.as_slice()).ok()?, ChunkId::try_from(chunk).ok()?))
+}
+
+/// Node and chunk of a key of [`damage`].
+pub fn damage_of(key: &[u8]) -> Option<(NodeId, ChunkId)> {
+    let (node, chunk) = key.strip_prefix(DAMAGE)?.split_first_chunk::<16>()?;
     Some((NodeId::try_from(node.as_slice()).ok()?, ChunkId::try_from(chunk).ok()?))
 }
 

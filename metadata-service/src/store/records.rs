@@ -14,6 +14,7 @@
 mod blob;
 mod block;
 mod cluster;
+mod damage;
 mod garbage;
 mod tenant;
 mod upload;
@@ -25,6 +26,7 @@ use proto::checksum::crc32c;
 pub use self::blob::{BlobRecord, DeletedRecord, Description, NameRecord, RetainedRecord};
 pub use self::block::{BlockRecord, BlockSums, ChunkRecord, Encoding, ExtentRecord, ReverseRecord};
 pub use self::cluster::{ClusterRecord, NodeRecord, RESTORES_MAX, RestoreEnd, RestoreRecord, SCHEMA};
+pub use self::damage::{Damage, DamageRecord};
 pub use self::garbage::{GarbageChunkRecord, GarbageRecord};
 pub use self::tenant::{Holder, Quota, RequestRecord, TenantRecord, TokenRecord, TrafficClass, UsageRecord};
 pub use self::upload::{UploadRecord, UploadState};

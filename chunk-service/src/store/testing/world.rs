@@ -20,10 +20,12 @@ use super::mistakes::{Mistake, MistakenDisk};
 use crate::blocking::Blocking;
 use crate::config::Tuning;
 use crate::error::ChunkError;
+use crate::scrub::{Held, HeldPage, Ledger};
 use crate::store::durable::{blob_name, chk_name};
 use crate::store::reading::Range;
 use crate::store::sessions::Claim;
 use crate::store::sink::Sink;
+use crate::store::verify::{Condition, Finding};
 use crate::store::writing::Stated;
 use crate::store::{ChunkStore, Describe, Described};
 
@@ -36,6 +38,8 @@ pub(crate) struct Oracle {
     unreachable: Mutex<bool>,
     /// A disk whose left-overs are said to be what was committed: [`Mistake::LeftoverTrusted`].
     trusted: Mutex<Option<CrashDisk>>,
+    /// Chunks that are held for missing or damaged, and what was found.
+    damaged: Mutex<HashMap<ChunkId, Finding>>,
 }
 
 impl Oracle {
@@ -65,6 +69,49 @@ impl Oracle {
 
     pub(crate) fn set_unreachable(&self, unreachable: bool) {
         *self.unreachable.lock().unwrap() = unreachable;
+    }
+}
+
+impl Oracle {
+    pub(crate) fn damaged(&self, chunk: ChunkId) -> Option<Condition> {
+        self.damaged.lock().unwrap().get(&chunk).map(|finding| finding.condition)
+    }
+
+    /// The page behind a chunk, two chunks long.
+    fn page(&self, after: Option<ChunkId>) -> HeldPage {
+        let (held, damaged) = (self.held.lock().unwrap(), self.damaged.lock().unwrap());
+        let mut behind: Vec<_> =
+            held.keys().copied().filter(|chunk| after.is_none_or(|after| *chunk > after)).collect();
+        behind.sort();
+        let next = if behind.len() > 2 { behind.get(1).copied() } else { None };
+        behind.truncate(2);
+        let sealed = |chunk: &ChunkId| match held[chunk] {
+            Described::Sealed(place, claims) => Some(Held { place, claims, damaged: damaged.contains_key(chunk) }),
+            Described::Open | Described::Unknown => None,
+        };
+        HeldPage { chunks: behind.iter().filter_map(sealed).collect(), next }
+    }
+
+    fn reached<T>(&self, answer: T) -> Result<T, ChunkError> {
+        if *self.unreachable.lock().unwrap() { Err(ChunkError::MetadataUnreachable(None)) } else { Ok(answer) }
+    }
+}
+
+impl Ledger for Oracle {
+    fn held(&self, after: Option<ChunkId>) -> BoxFuture<'_, Result<HeldPage, ChunkError>> {
+        std::future::ready(self.reached(self.page(after))).boxed()
+    }
+
+    fn report(&self, chunk: ChunkId, finding: Finding) -> BoxFuture<'_, Result<(), ChunkError>> {
+        let told = self.reached(()).map(|()| {
+            let mut damaged = self.damaged.lock().unwrap();
+            if finding.condition.is_damage() {
+                damaged.insert(chunk, finding);
+            } else {
+                damaged.remove(&chunk);
+            }
+        });
+        std::future::ready(told).boxed()
     }
 }
 

@@ -1,16 +1,16 @@
 //! Nodes and the cluster.
 
 use bytes::Bytes;
-use proto::ids::NodeId;
+use proto::ids::{ChunkId, NodeId};
 use proto::pb;
 use proto::runtime::worker::Pass;
 
 use super::{FromAnswer, timestamp, usage};
+use crate::nodes::damage::{DamagedChunk, NodeChunk};
 use crate::nodes::usecases::Described;
 use crate::nodes::{NodeStatus, State};
 use crate::service::{Beat, ClusterStatus, Joined};
-use crate::store::records::RestoreRecord;
-use crate::store::records::WorkerRecord;
+use crate::store::records::{Damage, RestoreRecord, WorkerRecord};
 use crate::workers::board::{WorkerName, WorkerView};
 
 impl FromAnswer<Joined> for pb::RegisterNodeResponse {
@@ -83,9 +83,13 @@ fn worker((node, worker): (Option<NodeId>, WorkerView)) -> pb::Worker {
 
 impl FromAnswer<Option<Described>> for pb::DescribeChunkResponse {
     fn from_answer(described: Option<Described>) -> Self {
-        let Some(chunk) = described else {
-            return Self { state: pb::ChunkState::Unknown.into(), ..Self::default() };
-        };
+        let unknown = || Self { state: pb::ChunkState::Unknown.into(), ..Self::default() };
+        described.map_or_else(unknown, Self::from)
+    }
+}
+
+impl From<Described> for pb::DescribeChunkResponse {
+    fn from(chunk: Described) -> Self {
         let state = if chunk.sums.is_some() { pb::ChunkState::Sealed } else { pb::ChunkState::Open };
         Self {
             state: state.into(),
@@ -100,6 +104,52 @@ impl FromAnswer<Option<Described>> for pb::DescribeChunkResponse {
             epoch: chunk.epoch,
             sequence: chunk.sequence,
         }
+    }
+}
+
+impl FromAnswer<(Vec<NodeChunk>, Option<ChunkId>)> for pb::ListNodeChunksResponse {
+    fn from_answer((chunks, next): (Vec<NodeChunk>, Option<ChunkId>)) -> Self {
+        let chunk = |NodeChunk { chunk, described, damaged }| pb::NodeChunk {
+            chunk_id: chunk.to_string(),
+            description: Some(described.into()),
+            damaged,
+        };
+        Self {
+            chunks: chunks.into_iter().map(chunk).collect(),
+            next_after_chunk_id: next.map(|next| next.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
+impl FromAnswer<()> for pb::ReportChunksResponse {
+    fn from_answer((): ()) -> Self {
+        Self {}
+    }
+}
+
+impl From<DamagedChunk> for pb::DamagedChunk {
+    fn from(DamagedChunk { node, chunk, record }: DamagedChunk) -> Self {
+        let condition = match record.damage {
+            Damage::Corrupt => pb::ChunkCondition::Corrupt,
+            Damage::Missing => pb::ChunkCondition::Missing,
+            Damage::Unreadable => pb::ChunkCondition::Unreadable,
+        };
+        Self {
+            chunk_id: chunk.to_string(),
+            node_id: node.to_string(),
+            block_id: record.block.to_string(),
+            blob_id: record.blob.to_string(),
+            condition: condition.into(),
+            detail: record.detail,
+            find_time: Some(timestamp(record.find_ms)),
+            tenant_id: record.tenant.map(|tenant| tenant.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
+impl FromAnswer<(Vec<DamagedChunk>, String)> for pb::ListDamagedChunksResponse {
+    fn from_answer((chunks, next_page_token): (Vec<DamagedChunk>, String)) -> Self {
+        Self { chunks: chunks.into_iter().map(pb::DamagedChunk::from).collect(), next_page_token }
     }
 }
 
@@ -143,7 +193,7 @@ impl FromAnswer<ClusterStatus> for pb::GetClusterStatusResponse {
             usage: Some(usage(status.usage)),
             tenant_count: status.tenants,
             start_time: Some(timestamp(status.start_ms)),
-            damaged_chunk_count: 0,
+            damaged_chunk_count: status.damaged_chunks,
             restore: status.restore.map(restore),
             warnings: status.warnings,
         }

@@ -12,9 +12,11 @@ use crate::auth::Principal;
 use crate::check::Options;
 use crate::error::MetadataError;
 use crate::nodes::Report;
+use crate::nodes::damage::{ChunkReport, REPORTS_MAX};
 use crate::nodes::usecases::RegisterNode;
 use crate::page_token::page_size;
 use crate::service::LostTime;
+use crate::store::records::Damage;
 use crate::workers::board::{Change, WorkerName, WorkerView};
 
 /// Characters of a reason that are kept.
@@ -28,6 +30,31 @@ pub(in crate::grpc) struct HeartbeatOf {
     pub(in crate::grpc) node: NodeId,
     pub(in crate::grpc) endpoint: String,
     pub(in crate::grpc) report: Report,
+}
+
+/// Longest text of what was found of a chunk.
+const DETAIL_BYTES_MAX: usize = 255;
+
+/// A page of the chunks that a node should hold.
+#[derive(Debug)]
+pub(in crate::grpc) struct ListNodeChunks {
+    pub(in crate::grpc) node: NodeId,
+    pub(in crate::grpc) after: Option<ChunkId>,
+    pub(in crate::grpc) size: usize,
+}
+
+/// What a node found of chunks of its own.
+#[derive(Debug)]
+pub(in crate::grpc) struct ReportChunks {
+    pub(in crate::grpc) node: NodeId,
+    pub(in crate::grpc) reports: Vec<ChunkReport>,
+}
+
+/// A page of chunks that are missing or damaged.
+#[derive(Debug)]
+pub(in crate::grpc) struct ListDamagedChunks {
+    pub(in crate::grpc) size: usize,
+    pub(in crate::grpc) token: String,
 }
 
 /// A page of nodes.
@@ -66,10 +93,7 @@ impl TryFrom<Call<pb::RegisterNodeRequest>> for (TokenKeyId, RegisterNode) {
 impl TryFrom<Call<pb::HeartbeatRequest>> for HeartbeatOf {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::HeartbeatRequest>) -> Result<Self, MetadataError> {
-        let own = node(&caller)?;
-        if id::<NodeId>("node_id", &message.node_id)? != own {
-            return Err(MetadataError::ScopeMissing("it is another node's"));
-        }
+        let own = own_node(&caller, &message.node_id)?;
         let report = Report {
             capacity_bytes: message.capacity_bytes,
             free_bytes: message.free_bytes,
@@ -173,5 +197,58 @@ impl TryFrom<Call<pb::CheckClusterRequest>> for Options {
     type Error = MetadataError;
     fn try_from(Call { message, .. }: Call<pb::CheckClusterRequest>) -> Result<Self, MetadataError> {
         Ok(Self { repair: message.repair, skip_bytes: message.skip_bytes })
+    }
+}
+
+/// The calling node, which a request names.
+fn own_node(caller: &Principal, named: &str) -> Result<NodeId, MetadataError> {
+    let own = node(caller)?;
+    if id::<NodeId>("node_id", named)? == own {
+        Ok(own)
+    } else {
+        Err(MetadataError::ScopeMissing("it is another node's"))
+    }
+}
+
+impl TryFrom<Call<pb::ListNodeChunksRequest>> for ListNodeChunks {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::ListNodeChunksRequest>) -> Result<Self, MetadataError> {
+        let node = own_node(&caller, &message.node_id)?;
+        let after = Some(message.after_chunk_id).filter(|after| !after.is_empty());
+        let after = after.map(|after| id("after_chunk_id", &after)).transpose()?;
+        Ok(Self { node, after, size: page_size(message.page_size)? })
+    }
+}
+
+impl TryFrom<Call<pb::ReportChunksRequest>> for ReportChunks {
+    type Error = MetadataError;
+    fn try_from(Call { caller, message }: Call<pb::ReportChunksRequest>) -> Result<Self, MetadataError> {
+        let node = own_node(&caller, &message.node_id)?;
+        if message.reports.len() > REPORTS_MAX {
+            return Err(MetadataError::field("reports", format!("must be at most {REPORTS_MAX}")));
+        }
+        let reports = message.reports.into_iter().map(chunk_report).collect::<Result<_, _>>()?;
+        Ok(Self { node, reports })
+    }
+}
+
+fn chunk_report(report: pb::ChunkReport) -> Result<ChunkReport, MetadataError> {
+    let damage = match report.condition() {
+        pb::ChunkCondition::Sound | pb::ChunkCondition::Rebuilt | pb::ChunkCondition::ChecksumFileBad => None,
+        pb::ChunkCondition::Corrupt => Some(Damage::Corrupt),
+        pb::ChunkCondition::Missing => Some(Damage::Missing),
+        pb::ChunkCondition::Unreadable => Some(Damage::Unreadable),
+        pb::ChunkCondition::Unspecified => {
+            return Err(MetadataError::field("reports.condition", "is missing or unknown"));
+        }
+    };
+    let chunk = id("reports.chunk_id", &report.chunk_id)?;
+    Ok(ChunkReport { chunk, damage, detail: text("reports.detail", report.detail, DETAIL_BYTES_MAX)?, tenant: None })
+}
+
+impl TryFrom<Call<pb::ListDamagedChunksRequest>> for ListDamagedChunks {
+    type Error = MetadataError;
+    fn try_from(Call { message, .. }: Call<pb::ListDamagedChunksRequest>) -> Result<Self, MetadataError> {
+        Ok(Self { size: page_size(message.page_size)?, token: message.page_token })
     }
 }

@@ -1,0 +1,145 @@
+//! The scrub as others see it: triggered, paused, paced and watched.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use proto::entropy::Entropy;
+use proto::runtime::TaskGroup;
+use proto::runtime::worker::{self, Pace, Pass, Schedule, Settings, WorkerHandle, WorkerStatus};
+
+use super::{Inspector, Progress, Scrub, ScrubSettings};
+use crate::time::NodeTime;
+
+/// What the scrub was told.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    restart: AtomicBool,
+    /// Bytes per second that an operator asks for, 0 for no bound.
+    ordered_pace: Mutex<Option<u64>>,
+    own_pace: AtomicU64,
+    /// The last run that an operator asked for; the first number that is heard only says where counting begins.
+    run_count: Mutex<Option<u64>>,
+}
+
+impl Orders {
+    pub(super) fn take_restart(&self) -> bool {
+        self.restart.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_own_pace(&self, own: u64, pace: &Pace) {
+        self.own_pace.store(own, Ordering::Relaxed);
+        pace.set(self.effective_pace());
+    }
+
+    fn effective_pace(&self) -> u64 {
+        let ordered = *self.ordered_pace.lock().unwrap_or_else(PoisonError::into_inner);
+        ordered.unwrap_or_else(|| self.own_pace.load(Ordering::Relaxed))
+    }
+
+    /// Whether an operator has asked for a run since the last call.
+    fn is_new_run(&self, run_count: u64) -> bool {
+        let mut known = self.run_count.lock().unwrap_or_else(PoisonError::into_inner);
+        known.replace(run_count).is_some_and(|known| known < run_count)
+    }
+}
+
+/// Triggers, steers and watches the scrub. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct ScrubControl {
+    handle: WorkerHandle,
+    orders: Arc<Orders>,
+    paused: Arc<AtomicBool>,
+    tasks: TaskGroup,
+}
+
+/// What the scrub is doing.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// How it runs.
+    pub(crate) settings: Settings,
+    /// What its pace counts.
+    pub(crate) pace_unit: &'static str,
+    /// What it did.
+    pub(crate) status: WorkerStatus,
+    /// The node's time, in milliseconds since 1970.
+    pub(crate) now_ms: u64,
+}
+
+impl ScrubControl {
+    /// Starts the scrub.
+    pub(crate) fn start(
+        tasks: &TaskGroup,
+        inspector: Arc<Inspector>,
+        time: Arc<NodeTime>,
+        settings: ScrubSettings,
+        schedule: Schedule,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        let (orders, paused) = (Arc::<Orders>::default(), Arc::<AtomicBool>::default());
+        let scrub = Scrub {
+            inspector,
+            time,
+            settings,
+            pace: Pace::new("bytes"),
+            orders: Arc::clone(&orders),
+            paused: Arc::clone(&paused),
+            progress: Mutex::new(Progress::default()),
+        };
+        let handle = worker::start(tasks, scrub, schedule, entropy);
+        Self { handle, orders, paused, tasks: tasks.clone() }
+    }
+
+    /// Reads everything once, from the start, and returns what that came to.
+    ///
+    /// # Errors
+    /// Why a pass failed.
+    pub(crate) async fn run(&self) -> Result<Pass, String> {
+        self.orders.restart.store(true, Ordering::Relaxed);
+        let mut total = Pass::default();
+        loop {
+            let pass = self.handle.run_now().await?;
+            total.examined += pass.examined;
+            total.changed += pass.changed;
+            total.skipped += pass.skipped;
+            total.failed += pass.failed;
+            if !pass.more {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Goes on with the sweep, or begins one, for one pass.
+    #[cfg(test)]
+    pub(crate) async fn run_a_pass(&self) -> Result<Pass, String> {
+        self.handle.run_now().await
+    }
+
+    /// Does as an operator says: whether it runs by itself; how many bytes per second, 0 for no bound and `None` for as the
+    /// node would; and, when `run_count` has grown, a run now.
+    pub(crate) fn obey(&self, paused: bool, pace_per_second: Option<u64>, run_count: u64) {
+        self.paused.store(paused, Ordering::Relaxed);
+        *self.orders.ordered_pace.lock().unwrap_or_else(PoisonError::into_inner) = pace_per_second;
+        self.handle.configure(Settings { paused, pace_per_second: self.orders.effective_pace() });
+        if self.orders.is_new_run(run_count) {
+            let scrub = self.clone();
+            self.tasks.spawn("scrub on request", async move {
+                let stop = scrub.tasks.stop_signal();
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    outcome = scrub.run() => tracing::info!(?outcome, "the scrub that was asked for has ended"),
+                }
+            });
+        }
+    }
+
+    /// What it is doing.
+    pub(crate) fn report(&self, now_ms: u64) -> Report {
+        let pace_per_second = self.orders.effective_pace();
+        Report {
+            settings: Settings { pace_per_second, ..self.handle.settings() },
+            pace_unit: self.handle.pace_unit(),
+            status: self.handle.status(),
+            now_ms,
+        }
+    }
+}
