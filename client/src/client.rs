@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use proto::pb;
 use tokio_util::task::TaskTracker;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -12,6 +13,7 @@ use crate::channel::Peers;
 use crate::config::ClientConfig;
 use crate::endpoint;
 use crate::error::Error;
+use crate::pages::entries;
 
 /// Stores and reads blobs, and manages tenants. Cheap to clone; clones share connections. Belongs to the tokio runtime of
 /// its first call, on which its connections live.
@@ -57,6 +59,23 @@ impl Client {
             self.peers().metadata().cluster_client().get_cluster_status(message).await
         })
         .await
+    }
+
+    /// Lists the chunks that were found missing or damaged and have not been found sound since. Needs the admin token.
+    pub fn list_damaged_chunks(&self) -> impl Stream<Item = Result<pb::DamagedChunk, Error>> + Send + 'static {
+        let client = self.clone();
+        entries(move |page_token| {
+            let client = client.clone();
+            async move {
+                let message = pb::ListDamagedChunksRequest { page_size: 0, page_token };
+                let answer = client
+                    .repeated("list damaged chunks", message, |message| async {
+                        client.peers().metadata().cluster_client().list_damaged_chunks(message).await
+                    })
+                    .await?;
+                Ok((answer.chunks, answer.next_page_token))
+            }
+        })
     }
 
     /// Waits, at most this long, until uploads that were dropped have been given up at the service too, so that what

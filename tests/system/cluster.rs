@@ -189,6 +189,10 @@ impl Cluster {
         self.metadata.running.as_ref().expect("the metadata service runs")
     }
 
+    pub(crate) fn chunk(&self) -> &chunk_service::Running {
+        self.chunk.running.as_ref().expect("the chunk service runs")
+    }
+
     /// A client with the operator's token.
     pub(crate) fn admin(&self) -> Client {
         let token = std::fs::read_to_string(self.storage().join("admin.token")).unwrap();

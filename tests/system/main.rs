@@ -16,6 +16,7 @@ extern crate mini_tectonic_proto as proto;
 mod backup;
 mod cluster;
 mod contract;
+mod damage;
 mod fsck;
 mod isolation;
 mod orphans;

@@ -233,6 +233,34 @@ pub(crate) struct ClusterView<'a> {
     warnings: &'a [String],
 }
 
+/// A chunk that is missing or damaged.
+#[derive(Debug, Serialize)]
+pub(crate) struct DamagedChunkView<'a> {
+    chunk_id: &'a str,
+    node_id: &'a str,
+    tenant_id: &'a str,
+    blob_id: &'a str,
+    block_id: &'a str,
+    condition: &'static str,
+    detail: &'a str,
+    find_time: Option<String>,
+}
+
+impl<'a> From<&'a pb::DamagedChunk> for DamagedChunkView<'a> {
+    fn from(chunk: &'a pb::DamagedChunk) -> Self {
+        Self {
+            chunk_id: &chunk.chunk_id,
+            node_id: &chunk.node_id,
+            tenant_id: &chunk.tenant_id,
+            blob_id: &chunk.blob_id,
+            block_id: &chunk.block_id,
+            condition: chunk.condition().as_str_name(),
+            detail: &chunk.detail,
+            find_time: time(chunk.find_time.as_ref()),
+        }
+    }
+}
+
 impl<'a> From<&'a pb::GetClusterStatusResponse> for ClusterView<'a> {
     fn from(cluster: &'a pb::GetClusterStatusResponse) -> Self {
         Self {

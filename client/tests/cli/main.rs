@@ -160,6 +160,8 @@ fn status_shows_the_cluster() {
     assert_eq!((&node["endpoint"], &node["state"]), (&serve.chunk.as_str().into(), &"NODE_STATE_ALIVE".into()));
     assert!(node["free_bytes"].as_u64() > Some(0) && node["capacity_bytes"].as_u64() >= node["free_bytes"].as_u64());
     assert_eq!((&status["tenant_count"], &status["read_only_reason"]), (&1.into(), &"".into()));
+    assert_eq!((&status["damaged_chunk_count"], &status["warnings"]), (&0.into(), &serde_json::json!([])));
+    assert_eq!(user.line("status --damaged").ok(), "", "nothing is damaged");
     let text = user.line("status").ok();
     for words in [status["cluster_id"].as_str().unwrap(), &serve.chunk, "alive", "taken"] {
         assert!(text.contains(words), "{words} in {text}");

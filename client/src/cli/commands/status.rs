@@ -1,4 +1,7 @@
-//! `status`: the cluster at a glance: whether it takes writes, what needs attention, and how each chunk service is.
+//! `status`: the cluster at a glance: whether it takes writes, what needs attention, what is damaged, and how each chunk
+//! service is.
+
+mod damaged;
 
 use clap::Args;
 use indicatif::HumanBytes;
@@ -12,11 +15,18 @@ use crate::cli::views::ClusterView;
 
 /// Show the cluster: chunk services, free space, why writes are refused, what needs attention (admin)
 #[derive(Debug, Args)]
-pub(crate) struct Status {}
+pub(crate) struct Status {
+    /// List the chunks that are missing or damaged instead: whose they are, where, and what was found
+    #[arg(long)]
+    damaged: bool,
+}
 
 impl Status {
     /// Runs the command.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        if self.damaged {
+            return damaged::run(context).await;
+        }
         let session = context.admin(None)?;
         let status = session.client.cluster_status().await.map_err(|error| session.failed("status", &error))?;
         if context.out.json() {
@@ -46,11 +56,18 @@ fn print_cluster(context: &Context, status: &pb::GetClusterStatusResponse) -> Re
             format!("{} deleted, not yet collected", blobs_in_full(usage.retained_blobs, usage.retained_bytes)),
         ),
         ("commits", format!("{} in epoch {}", status.sequence, status.epoch)),
+        ("damaged chunks", damaged_chunks(status.damaged_chunk_count)),
         ("chunk services", status.nodes.len().to_string()),
-        ("damaged chunks", status.damaged_chunk_count.to_string()),
     ])?;
     let warnings: Vec<_> = status.warnings.iter().map(|words| ("needs attention", escape(words))).collect();
     context.out.facts(&warnings)
+}
+
+fn damaged_chunks(count: u64) -> String {
+    match count {
+        0 => "0".to_owned(),
+        more => format!("{more}; 'status --damaged' lists them"),
+    }
 }
 
 const HEADINGS: [(&str, Align); 7] = [
