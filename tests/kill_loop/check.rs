@@ -75,7 +75,7 @@ impl Checker {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Blob>> {
-        let options = ListOptions { prefix: prefix.to_owned(), page_size: 1000 };
+        let options = ListOptions { prefix: prefix.to_owned(), page_size: 1000, ..ListOptions::default() };
         self.client.list_blobs(options).try_collect().await.context("list the blobs")
     }
 

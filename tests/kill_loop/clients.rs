@@ -205,7 +205,7 @@ impl Worker {
 
     /// Every blob of this client that was stored before must be listed.
     async fn list(&self, held: &[Held]) -> Result<()> {
-        let options = ListOptions { prefix: self.prefix.clone(), page_size: 10 };
+        let options = ListOptions { prefix: self.prefix.clone(), page_size: 10, ..ListOptions::default() };
         let listing: Result<Vec<Blob>, Error> = self.client.list_blobs(options).try_collect().await;
         let listing = match listing {
             Ok(listing) => listing,
