@@ -70,7 +70,7 @@ impl Service {
         let nodes = nodes.into_iter().filter_map(|node| match node.state {
             State::Alive => None,
             State::ReadOnly => Some(format!(
-                "node {} takes no writes, reads go on: {}. Restart it after its disk was checked",
+                "node {} takes no writes: {}. Reads go on; restart it after its disk was checked",
                 node.node, node.report.read_only_reason
             )),
             State::Lost => Some(format!("node {} at {} is lost: no heartbeat", node.node, node.record.endpoint)),
