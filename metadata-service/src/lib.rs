@@ -3,12 +3,17 @@
 //! [`start`] takes everything from outside (settings, listener, clock, entropy) and returns when the service is ready;
 //! [`Running`] is the service from then on. Inside, a call goes `grpc` → `service` → `coordinator` (pure) → `store`.
 
+#[macro_use]
+mod mistakes;
+
 pub mod auth;
 pub mod backup;
 pub mod check;
 pub mod config;
 pub mod coordinator;
 pub mod error;
+#[cfg(test)]
+mod figures;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

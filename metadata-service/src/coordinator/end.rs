@@ -32,8 +32,9 @@ pub fn abort(view: &dyn View, context: &Context<'_>, tenant: &TenantId, blob: Bl
 /// # Errors
 /// [`MetadataError`] when a row cannot be read.
 pub fn expire(view: &dyn View, context: &Context<'_>, tenant: &TenantId, blob: BlobId) -> Outcome<bool> {
+    let now_ms = if seeded!(ForeignClock) { context.now_ms + 600_000 } else { context.now_ms };
     match read::<UploadRecord>(view, &keys::upload(tenant, blob))? {
-        Some(upload) if upload.state == UploadState::Pending && upload.lease_is_over(context.now_ms) => {
+        Some(upload) if upload.state == UploadState::Pending && upload.lease_is_over(now_ms) => {
             Ok((end(view, context, tenant, blob, upload, UploadState::Expired)?, true))
         }
         Some(_open_or_over) => unchanged(false),

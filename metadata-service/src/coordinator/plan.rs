@@ -5,6 +5,7 @@
 //!
 //! Crash: a plan without receipts costs nothing; it goes when its upload ends.
 
+use proto::entropy::SeededEntropy;
 use proto::ids::{BlobId, BlockId, ChunkId};
 use proto::limits;
 
@@ -98,7 +99,11 @@ fn plan_block(
     let (epoch, sequence) = (context.epoch, view.sequence());
     let mut chunks = Vec::new();
     for (shard_index, node) in (0..).zip(nodes) {
-        let chunk = ChunkId::generate(context.now_ms, context.entropy);
+        let chunk = if seeded!(ChunkIdReused) {
+            ChunkId::generate(index, &SeededEntropy::new(index))
+        } else {
+            ChunkId::generate(context.now_ms, context.entropy)
+        };
         let generation = FIRST_GENERATION;
         batch.set(keys::reverse(node, chunk), &ReverseRecord { block, blob, shard_index, generation, epoch, sequence });
         chunks.push(ChunkRecord { chunk, node, epoch, sequence, sums: None });

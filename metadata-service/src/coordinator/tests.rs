@@ -1,4 +1,4 @@
-//! The use cases over the memory engine, with a clock, nodes and receipts of the tests' own.
+//! The use cases over an engine, with a clock, nodes and receipts of the tests' own.
 
 mod collecting;
 mod commits;
@@ -29,7 +29,7 @@ use super::tenants::{RegisterTenant, Tenant, UpdateTenant};
 use super::undelete::UndeleteBlob;
 use super::*;
 use crate::nodes::Condemned;
-use crate::store::engine::{Engine as _, EngineExt as _, KeyRange, View};
+use crate::store::engine::{Engine, EngineExt as _, KeyRange, View};
 use crate::store::keys::{self, Garbage, RequestScope};
 use crate::store::memory::MemoryEngine;
 use crate::store::records::{Description, Quota, Record, TrafficClass, UsageRecord};
@@ -50,13 +50,19 @@ struct Shared {
 /// A metadata service without its shell.
 pub(super) struct Bench {
     runtime: tokio::runtime::Runtime,
-    engine: MemoryEngine,
+    engine: Arc<dyn Engine>,
     shared: Arc<Shared>,
 }
 
 impl Bench {
+    /// Over an empty engine in memory.
     pub(super) fn new() -> Self {
-        let entropy = SeededEntropy::new(7);
+        Self::over(Arc::new(MemoryEngine::new()), 7)
+    }
+
+    /// Over an engine that others may use too; whoever has another seed draws other ids.
+    pub(super) fn over(engine: Arc<dyn Engine>, seed: u64) -> Self {
+        let entropy = SeededEntropy::new(seed);
         let node = NodeId::generate(1, &entropy);
         let candidate = Candidate { node, failure_domain: String::new(), writable: true, free_bytes: u64::MAX };
         let tuning = Tuning { block_bytes: BLOCK, block_bytes_unknown_size: BLOCK, ..Tuning::default() };
@@ -68,7 +74,12 @@ impl Bench {
             nodes: Mutex::new(vec![candidate]),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        Self { runtime, engine: MemoryEngine::new(), shared: Arc::new(shared) }
+        Self { runtime, engine, shared: Arc::new(shared) }
+    }
+
+    /// Goes on over another engine: the same rows, opened again.
+    pub(super) fn go_on_over(&mut self, engine: Arc<dyn Engine>) {
+        self.engine = engine;
     }
 
     /// With a tenant that has this quota.
@@ -106,6 +117,10 @@ impl Bench {
         self.shared.clock.advance(by);
     }
 
+    pub(super) fn secret(&self) -> &SecretKey {
+        &self.shared.secret
+    }
+
     pub(super) fn tuning(&self) -> &Tuning {
         &self.shared.tuning
     }
@@ -116,7 +131,7 @@ impl Bench {
 
     /// A durable row.
     pub(super) fn row<R: Record>(&self, key: &[u8]) -> Option<R> {
-        self.runtime.block_on(load(&self.engine, key)).unwrap()
+        self.runtime.block_on(load(self.engine.as_ref(), key)).unwrap()
     }
 
     /// Number of rows that begin with these bytes.
@@ -152,8 +167,8 @@ impl Bench {
         self.engine.sequence()
     }
 
-    pub(super) fn read<T>(&self, read: impl AsyncFnOnce(&MemoryEngine) -> T) -> T {
-        self.runtime.block_on(read(&self.engine))
+    pub(super) fn read<T>(&self, read: impl AsyncFnOnce(&dyn Engine) -> T) -> T {
+        self.runtime.block_on(read(self.engine.as_ref()))
     }
 
     // The calls.

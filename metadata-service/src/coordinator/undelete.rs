@@ -64,7 +64,7 @@ fn restore(
     batch: &mut Batch,
 ) -> Result<BlobRecord, MetadataError> {
     let (tenant, blob) = (&command.tenant, command.blob);
-    if tombstone.collecting {
+    if tombstone.collecting && !seeded!(CollectedRestored) {
         return Err(MetadataError::BlobCollected(blob.to_string()));
     }
     let due_ms = tombstone.due_ms.unwrap_or_else(|| context.tuning.deleted_due_ms(tombstone.delete_ms));

@@ -94,6 +94,7 @@ pub(super) fn pending(
 ) -> Result<UploadRecord, MetadataError> {
     match read::<UploadRecord>(view, &keys::upload(tenant, blob))? {
         Some(upload) if upload.state == UploadState::Pending && !upload.lease_is_over(context.now_ms) => Ok(upload),
+        Some(upload) if seeded!(EndedUploadCommitted) => Ok(upload),
         Some(_over) => Err(MetadataError::UploadExpired),
         None if view.get(&keys::blob(tenant, blob))?.is_some() => Err(MetadataError::UploadCommitted),
         None => Err(MetadataError::UploadNotFound(blob.to_string())),

@@ -53,7 +53,8 @@ impl Service {
 
     /// Why nothing may be collected, in words for the operator; `None` when it may.
     pub fn collection_hold(&self) -> Option<String> {
-        self.undecided_restore().map(|RestoreRecord { epoch, sequence, .. }| {
+        let undecided = self.undecided_restore().filter(|_restore| !seeded!(HoldIgnored));
+        undecided.map(|RestoreRecord { epoch, sequence, .. }| {
             format!(
                 "the metadata were imported from an export that reaches to commit {sequence} of epoch {epoch}; nothing is \
                  collected until it is decided what becomes of chunks written after it: look with 'mini-tectonic-rs \

@@ -1,3 +1,5 @@
+mod io_errors;
+
 use std::future::Future as _;
 use std::pin::pin;
 use std::task::{Context as TaskContext, Waker};

@@ -1,9 +1,13 @@
-//! Faults for tests: a wrapper around the real log of an engine, and its controller.
+//! Faults for tests: wrappers around the real log of an engine and around an engine, and their controllers.
+
+pub(crate) mod engine;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use super::sled::{FreeSpace, LogSync, WrapLog};
 
@@ -23,6 +27,8 @@ struct LogState {
     /// Syncs that may end although they are held.
     passes: u64,
     fails: bool,
+    /// Only the next sync fails.
+    fails_once: bool,
     panics: bool,
     /// Syncs that have begun.
     begun: u64,
@@ -72,6 +78,11 @@ impl LogFaults {
         self.change(|state| state.fails = true);
     }
 
+    /// The next sync fails, as it does with a disk that forgets what it could not write.
+    pub(crate) fn fail_once(&self) {
+        self.change(|state| state.fails_once = true);
+    }
+
     /// From now on syncs panic.
     pub(crate) fn panic(&self) {
         self.change(|state| state.panics = true);
@@ -100,13 +111,14 @@ struct FaultyLog {
     faults: LogFaults,
 }
 
-impl LogSync for FaultyLog {
-    fn sync(&mut self) -> io::Result<()> {
+impl FaultyLog {
+    fn sync_once(&mut self) -> io::Result<()> {
         self.faults.change(|state| state.begun += 1);
         let condition = &self.faults.0.1;
         let mut state = condition.wait_while(self.faults.lock(), |state| state.must_wait()).unwrap();
         state.passes = state.passes.saturating_sub(1);
-        let (fails, panics, copied) = (state.fails, state.panics, state.copied.clone());
+        let fails = state.fails || std::mem::take(&mut state.fails_once);
+        let (panics, copied) = (state.panics, state.copied.clone());
         drop(state);
         assert!(!panics, "as the test asked");
         if fails {
@@ -114,6 +126,16 @@ impl LogSync for FaultyLog {
         }
         self.real.sync()?;
         copied.map_or(Ok(()), |(from, to)| copy_files(&from, &to))
+    }
+}
+
+impl LogSync for FaultyLog {
+    fn sync(&mut self) -> io::Result<()> {
+        let mut synced = self.sync_once();
+        if seeded!(SyncRetried) {
+            synced = synced.or_else(|_first| self.sync_once());
+        }
+        if seeded!(AckedWhateverTheSyncSaid) { Ok(()) } else { synced }
     }
 }
 
@@ -127,19 +149,47 @@ fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Where a folder is in memory, if the system has that.
+const MEMORY: &str = "/dev/shm";
+
+/// A folder for a database whose syncs need not be slow.
+pub(crate) fn memory_folder() -> TempDir {
+    let memory = Path::new(MEMORY);
+    if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap()
+}
+
 /// A disk whose free space a test sets.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct DiskFaults(Arc<Mutex<u64>>);
+pub(crate) struct DiskFaults(Arc<Mutex<DiskState>>);
+
+#[derive(Debug, Default)]
+struct DiskState {
+    /// `None` when nobody can tell.
+    free_bytes: Option<u64>,
+    looks: u64,
+}
 
 impl DiskFaults {
     /// From now on this many bytes are free.
     pub(crate) fn set_free(&self, bytes: u64) {
-        *self.0.lock().unwrap() = bytes;
+        self.0.lock().unwrap().free_bytes = Some(bytes);
+    }
+
+    /// From now on nobody can tell how many are.
+    pub(crate) fn fail(&self) {
+        self.0.lock().unwrap().free_bytes = None;
+    }
+
+    /// How often somebody has looked.
+    pub(crate) fn looks(&self) -> u64 {
+        self.0.lock().unwrap().looks
     }
 }
 
 impl FreeSpace for DiskFaults {
     fn free_bytes(&self) -> io::Result<u64> {
-        Ok(*self.0.lock().unwrap())
+        let mut state = self.0.lock().unwrap();
+        state.looks += 1;
+        state.free_bytes.ok_or_else(|| io::Error::from_raw_os_error(EIO))
     }
 }

@@ -174,6 +174,9 @@ impl GarbageCollector {
             tracing::error!(chunks = referenced, "chunks in use were listed as garbage; they stay");
             pass.skipped += referenced;
         }
+        if seeded!(RowDroppedBeforeChunk) {
+            self.service.drop_garbage(chunks.iter().map(|(row, _chunk)| *row).collect()).await?;
+        }
         let mut deletions =
             stream::iter(chunks).map(|(row, chunk)| self.ask(row, chunk)).buffer_unordered(DELETIONS_AT_ONCE);
         let mut gone = Vec::new();

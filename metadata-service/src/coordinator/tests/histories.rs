@@ -1,261 +1,214 @@
-//! Random histories against a model that only adds and subtracts (I4, I11).
+//! Random histories against a model, over each engine (I3, I4, I5, I8, I11).
+//!
+//! A history is one tenant's: uploads, allocations, commits, aborts, expiry, deletes, restores, collecting, requests that
+//! are repeated and used otherwise, quotas, listings, and the tenant's own end and return, with time passing in between.
+//! Half of the calls, or more, are such that they must be refused. The model ([`model`]) foretells every answer, refusals
+//! with their reason; after every step the usage row is what the model adds up to, and at the end of each history, and
+//! once in its middle, the rows are byte for byte what the model makes of them.
+//!
+//! Many histories share a database, each with its own clock, and threads take turns with them, so that the sled engine
+//! decides commits of different histories in one group. In the middle of its histories a sled database is closed and
+//! opened again.
+//!
+//! Plain `cargo test` runs some histories. All 100,000 on each engine, with figures on the last lines:
+//!
+//! ```text
+//! MINI_TECTONIC_SEQUENCES=100000 cargo test --release -p metadata-service --lib histories -- --nocapture
+//! ```
+//!
+//! A failure names its seed; `MINI_TECTONIC_SEED=<seed>` runs that history alone, prints its steps, and looks at all rows
+//! after each.
+
+mod model;
+mod rows;
+mod steps;
+mod world;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
-use proptest::prelude::*;
-use proto::error::{Classify as _, Reason};
+use tempfile::TempDir;
 
+use self::rows::Rows;
+use self::steps::Step;
+use self::world::World;
 use super::*;
-use crate::store::records::{BlobRecord, DeletedRecord, UploadRecord, UploadState};
+use crate::figures;
+use crate::store::faulty::memory_folder;
+use crate::store::sled::{SledEngine, SledOptions};
 
-const LIMIT: u64 = 200;
+/// Histories that plain `cargo test` runs on each engine.
+const HISTORIES: u64 = 240;
+/// Histories that share a database.
+const PER_DATABASE: u64 = 240;
+/// Steps of a history.
+const STEPS: usize = 60;
+/// Kinds of calls.
+const CALLS: usize = 20;
 
-#[derive(Debug, Clone)]
-enum Step {
-    Start { declared: Option<u64>, request: Option<u8> },
-    Allocate { which: usize, count: u32, receipts: usize },
-    Commit { which: usize, last: u64 },
-    Repeat { which: usize },
-    Abort { which: usize },
-    Expire { which: usize },
-    Delete { which: usize },
-    Wait { minutes: u64 },
-    Quota { max_bytes: u64 },
+/// What happened, so that a suite which tries nothing cannot pass for one that finds nothing.
+#[derive(Debug, Clone, Default)]
+struct Figures {
+    histories: u64,
+    steps: u64,
+    reopened: u64,
+    rows: u64,
+    /// Calls that had an effect or an answer, and those that were refused or found nothing to do.
+    calls: BTreeMap<&'static str, [u64; 2]>,
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let which = 0usize..12;
-    prop_oneof![
-        4 => (proptest::option::of(0u64..70), proptest::option::of(0u8..4))
-            .prop_map(|(declared, request)| Step::Start { declared, request }),
-        4 => (which.clone(), 0u32..6, 0usize..5)
-            .prop_map(|(which, count, receipts)| Step::Allocate { which, count, receipts }),
-        5 => (which.clone(), 1u64..=BLOCK).prop_map(|(which, last)| Step::Commit { which, last }),
-        2 => which.clone().prop_map(|which| Step::Repeat { which }),
-        1 => which.clone().prop_map(|which| Step::Abort { which }),
-        2 => which.clone().prop_map(|which| Step::Expire { which }),
-        2 => which.prop_map(|which| Step::Delete { which }),
-        1 => (1u64..45).prop_map(|minutes| Step::Wait { minutes }),
-        1 => (0u64..2 * LIMIT).prop_map(|max_bytes| Step::Quota { max_bytes }),
-    ]
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Fate {
-    Open,
-    Committed(Blob),
-    Over,
-    Deleted,
-}
-
-#[derive(Debug, Clone)]
-struct Known {
-    blob: BlobId,
-    declared: Option<u64>,
-    blocks: BTreeMap<u64, PlannedBlock>,
-    fate: Fate,
-}
-
-impl Known {
-    fn reserved(&self) -> u64 {
-        self.declared.unwrap_or_else(|| self.blocks.values().map(|block| block.max_bytes).sum())
+impl Figures {
+    fn count(&mut self, call: &'static str, effective: bool) {
+        self.calls.entry(call).or_default()[usize::from(!effective)] += 1;
     }
 
-    fn note(&mut self, blocks: &[PlannedBlock]) {
-        for block in blocks {
-            // The row may have been sealed since; everything that was promised must be the same.
-            let first = self.blocks.entry(block.record.index).or_insert_with(|| block.clone());
-            assert_eq!(
-                (first.block, first.offset_bytes, first.max_bytes),
-                (block.block, block.offset_bytes, block.max_bytes)
-            );
+    fn add(&mut self, other: &Self) {
+        self.histories += other.histories;
+        self.steps += other.steps;
+        for (call, [done, refused]) in &other.calls {
+            let sum = self.calls.entry(call).or_default();
+            *sum = [sum[0] + done, sum[1] + refused];
         }
     }
+
+    /// Whether every call both went well and was refused.
+    fn all_happened(&self) -> bool {
+        self.calls.len() == CALLS && self.calls.values().flatten().all(|count| *count > 0)
+    }
 }
 
-struct World {
-    bench: Bench,
-    tenant: TenantId,
-    quota: u64,
-    known: Vec<Known>,
-    requests: BTreeMap<u8, (Option<u64>, BlobId)>,
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { histories, steps, reopened, rows, calls } = self;
+        write!(f, "{histories} sequences, {steps} steps, {rows} rows compared, {reopened} reopenings, 0 divergences;")?;
+        calls.iter().try_for_each(|(call, [done, refused])| write!(f, " {call} {done}+{refused}"))
+    }
+}
+
+/// An engine that histories share.
+#[derive(Debug)]
+enum Database {
+    Memory(Arc<MemoryEngine>),
+    Sled(Arc<SledEngine>, TempDir),
+}
+
+impl Database {
+    fn sled() -> Self {
+        let folder = memory_folder();
+        Self::Sled(Arc::new(SledEngine::open(folder.path(), &options()).unwrap()), folder)
+    }
+
+    fn engine(&self) -> Arc<dyn Engine> {
+        match self {
+            Self::Memory(engine) => Arc::<MemoryEngine>::clone(engine),
+            Self::Sled(engine, _) => Arc::<SledEngine>::clone(engine),
+        }
+    }
+
+    /// Threads that keep it busy: commits wait for one another's syncs.
+    fn threads(&self) -> usize {
+        match self {
+            Self::Memory(_) => std::thread::available_parallelism().map_or(1, usize::from),
+            Self::Sled(..) => 16,
+        }
+    }
+
+    /// Closes and opens it; what is in memory only stays as it is.
+    fn reopen(&mut self) -> u64 {
+        let Self::Sled(engine, folder) = self else { return 0 };
+        let sequence = engine.sequence();
+        wait_for(engine.close());
+        *engine = Arc::new(SledEngine::open(folder.path(), &options()).unwrap());
+        assert_eq!(engine.sequence(), sequence);
+        1
+    }
+}
+
+/// The disk may be as small as it is.
+fn options() -> SledOptions {
+    SledOptions { low_watermark_bytes: 0, reserve_bytes: 0, ..SledOptions::default() }
+}
+
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// Runs so many steps of every history, many at once.
+fn run(worlds: &mut [World], threads: usize, steps: usize, told: bool) {
+    let share = worlds.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        for some in worlds.chunks_mut(share) {
+            scope.spawn(move || (0..steps).for_each(|_| some.iter_mut().for_each(|world| world.advance(told))));
+        }
+    });
 }
 
 impl World {
-    fn new() -> Self {
-        let (bench, tenant) = Bench::with_tenant(Quota { max_bytes: Some(LIMIT), max_blobs: Some(8) });
-        Self { bench, tenant, quota: LIMIT, known: Vec::new(), requests: BTreeMap::new() }
-    }
-
-    fn run(&mut self, step: &Step) {
-        match *step {
-            Step::Start { declared, request } => self.start(declared, request),
-            Step::Allocate { which, count, receipts } => self.allocate(which, count, receipts),
-            Step::Commit { which, last } => self.commit(which, last),
-            Step::Repeat { which } => self.repeat(which),
-            Step::Abort { which } => self.abort(which),
-            Step::Expire { which } => self.expire(which),
-            Step::Delete { which } => self.delete(which),
-            Step::Wait { minutes } => self.bench.advance(Duration::from_secs(60 * minutes)),
-            Step::Quota { max_bytes } => {
-                self.bench.set_quota(&self.tenant, Quota { max_bytes: Some(max_bytes), max_blobs: Some(8) });
-                self.quota = max_bytes;
-            }
+    fn advance(&mut self, told: bool) {
+        let step = Step::draw(&self.dice);
+        if told {
+            figures::print(format_args!("{}: {step:?}", self.figures.steps));
         }
-        self.check();
-    }
-
-    fn index(&self, which: usize) -> Option<usize> {
-        which.checked_rem(self.known.len())
-    }
-
-    fn start(&mut self, declared: Option<u64>, request: Option<u8>) {
-        let request_id = request.map(|n| n.to_string()).unwrap_or_default();
-        let before = self.promised();
-        let started = self.bench.start(&self.tenant, &request_id, declared);
-        if let Some((first, blob)) = request.and_then(|n| self.requests.get(&n)).copied() {
-            match started {
-                Ok(again) => assert_eq!((first, again.upload.blob), (declared, blob)),
-                Err(error) if first != declared => assert_eq!(error.reason(), Reason::RequestIdReused),
-                Err(error) => {
-                    assert!(matches!(error.reason(), Reason::UploadExpired | Reason::UploadNotFound), "{error}");
-                }
-            }
-            return;
+        self.step(&step);
+        if told {
+            check(std::slice::from_ref(self), &self.bench.engine);
         }
-        let Ok(started) = started else { return };
-        let mut known = Known { blob: started.upload.blob, declared, blocks: BTreeMap::new(), fate: Fate::Open };
-        known.note(&started.blocks);
-        assert!(before + known.reserved() <= self.quota, "granted beyond the quota");
-        self.known.push(known);
-        if let Some(n) = request {
-            self.requests.insert(n, (declared, started.upload.blob));
-        }
-    }
-
-    fn allocate(&mut self, which: usize, count: u32, receipts: usize) {
-        let Some(at) = self.index(which) else { return };
-        let known = self.known[at].clone();
-        let before = self.promised();
-        let receipts: Vec<_> =
-            known.blocks.values().take(receipts).map(|block| receipt(block, block.max_bytes)).collect();
-        let first = known.blocks.len() as u64;
-        let Ok(more) = self.bench.allocate(&self.tenant, known.blob, first, count, receipts) else { return };
-        assert_eq!(known.fate, Fate::Open);
-        self.known[at].note(&more.blocks);
-        let grown = self.known[at].reserved() - known.reserved();
-        assert!(grown == 0 || before + grown <= self.quota, "granted beyond the quota");
-    }
-
-    fn commit(&mut self, which: usize, last: u64) {
-        let Some(at) = self.index(which) else { return };
-        let known = self.known[at].clone();
-        let mut receipts: Vec<_> = known.blocks.values().map(|block| receipt(block, block.max_bytes)).collect();
-        if let (None, Some(end)) = (known.declared, receipts.last_mut()) {
-            end.size_bytes = end.size_bytes.min(last);
-        }
-        let size = receipts.iter().map(|receipt| receipt.size_bytes).sum();
-        let sha256 = if size == 0 { Sha256::of(b"") } else { content(0) };
-        match self.bench.commit(&self.tenant, known.blob, size, sha256, receipts) {
-            Ok(blob) => match &known.fate {
-                Fate::Open => self.known[at].fate = Fate::Committed(blob),
-                Fate::Committed(first) => assert_eq!(&blob, first),
-                fate @ (Fate::Over | Fate::Deleted) => panic!("{fate:?} was committed"),
-            },
-            Err(error) => assert!(!matches!(error, MetadataError::Bug(_) | MetadataError::Corrupt(_)), "{error:?}"),
-        }
-    }
-
-    fn repeat(&mut self, which: usize) {
-        let Some(at) = self.index(which) else { return };
-        let Fate::Committed(first) = &self.known[at].fate else { return };
-        let (size, sha256) = (first.record.size_bytes, first.record.sha256);
-        let again = self.bench.commit(&self.tenant, first.blob, size, sha256, Vec::new()).unwrap();
-        assert_eq!(&again, first);
-    }
-
-    fn abort(&mut self, which: usize) {
-        let Some(at) = self.index(which) else { return };
-        let aborted = self.bench.abort(&self.tenant, self.known[at].blob);
-        match &mut self.known[at].fate {
-            fate @ (Fate::Open | Fate::Over) => {
-                aborted.unwrap();
-                *fate = Fate::Over;
-            }
-            Fate::Committed(_) | Fate::Deleted => assert!(aborted.is_err()),
-        }
-    }
-
-    fn expire(&mut self, which: usize) {
-        let Some(at) = self.index(which) else { return };
-        if self.bench.expire(&self.tenant, self.known[at].blob).unwrap() {
-            assert_eq!(self.known[at].fate, Fate::Open);
-            self.known[at].fate = Fate::Over;
-        }
-    }
-
-    fn delete(&mut self, which: usize) {
-        let Some(at) = self.index(which) else { return };
-        let deleted = self.bench.delete(&self.tenant, "", self.known[at].blob);
-        assert_eq!(deleted.is_ok(), matches!(self.known[at].fate, Fate::Committed(_)));
-        if deleted.is_ok() {
-            self.known[at].fate = Fate::Deleted;
-        }
-    }
-
-    /// Used and reserved bytes as the model has them.
-    fn promised(&self) -> u64 {
-        let usage = self.expected();
-        usage.used_bytes + usage.reserved_bytes
-    }
-
-    fn expected(&self) -> UsageRecord {
-        let mut usage = UsageRecord::default();
-        for known in &self.known {
-            match &known.fate {
-                Fate::Open => {
-                    usage.reserved_blobs += 1;
-                    usage.reserved_bytes += known.reserved();
-                }
-                Fate::Committed(blob) => {
-                    usage.used_blobs += 1;
-                    usage.used_bytes += blob.record.size_bytes;
-                }
-                Fate::Deleted => usage.retained_blobs += 1,
-                Fate::Over => {}
-            }
-        }
-        usage
-    }
-
-    /// The usage row is what the model says and what the rows add up to.
-    fn check(&self) {
-        let usage = self.bench.usage(&self.tenant);
-        let blobs = self.bench.rows::<BlobRecord>(&keys::blobs(&self.tenant));
-        let deleted = self.bench.rows::<DeletedRecord>(b"deleted/");
-        let mut open = self.bench.rows::<UploadRecord>(keys::UPLOADS);
-        open.retain(|(_, upload)| upload.state == UploadState::Pending);
-        let counted = UsageRecord {
-            used_bytes: blobs.iter().map(|(_, blob)| blob.size_bytes).sum(),
-            used_blobs: blobs.len() as u64,
-            reserved_bytes: open.iter().map(|(_, upload)| upload.reserved_bytes).sum(),
-            reserved_blobs: open.len() as u64,
-            retained_bytes: deleted.iter().map(|(_, deleted)| deleted.blob.size_bytes).sum(),
-            retained_blobs: deleted.len() as u64,
-        };
-        assert_eq!(usage, counted, "I11: usage is what it counts");
-        assert_eq!(usage, UsageRecord { retained_bytes: usage.retained_bytes, ..self.expected() });
-        assert_eq!(self.bench.count(&keys::names(&self.tenant)), blobs.len(), "each blob is in the name index");
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-    #[test]
-    fn i11_usage_is_what_it_counts_after_every_step(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut world = World::new();
-        for step in &steps {
-            world.run(step);
+/// Whether the engine holds what the models make of it, and nothing else; returns the number of rows.
+fn check(worlds: &[World], engine: &Arc<dyn Engine>) -> u64 {
+    let everything = KeyRange { start: Vec::new(), end: None };
+    let found = wait_for(engine.scan(&everything, usize::MAX)).unwrap();
+    let found: Rows = found.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+    let mut count = 0;
+    for world in worlds {
+        let rows = world.model.rows(world.bench.secret(), &found);
+        for (key, value) in &rows {
+            assert_eq!(found.get(key), Some(value), "seed {}: {}", world.seed, key.escape_ascii());
         }
+        count += rows.len();
     }
+    assert_eq!(found.len(), count, "no row but the models' is there");
+    count as u64
+}
+
+/// Runs the histories of one database, half of their steps before it is opened again.
+fn run_database(mut database: Database, seeds: std::ops::Range<u64>, told: bool, sum: &mut Figures) {
+    let threads = database.threads();
+    let mut worlds: Vec<_> = seeds.map(|seed| World::new(database.engine(), seed)).collect();
+    run(&mut worlds, threads, STEPS / 2, told);
+    worlds.iter_mut().for_each(|world| world.bench.go_on_over(Arc::new(MemoryEngine::new())));
+    sum.reopened += database.reopen();
+    worlds.iter_mut().for_each(|world| world.bench.go_on_over(database.engine()));
+    sum.rows += check(&worlds, &database.engine());
+    run(&mut worlds, threads, STEPS - STEPS / 2, told);
+    sum.rows += check(&worlds, &database.engine());
+    worlds.iter().for_each(|world| sum.add(&world.figures));
+    drop(worlds);
+    wait_for(database.engine().close());
+}
+
+fn suite(name: &str, database: impl Fn() -> Database) {
+    let mut sum = Figures::default();
+    if let Some(seed) = figures::number("MINI_TECTONIC_SEED") {
+        return run_database(database(), seed..seed + 1, true, &mut sum);
+    }
+    let histories = figures::number("MINI_TECTONIC_SEQUENCES").unwrap_or(HISTORIES);
+    for first in (0..histories).step_by(usize::try_from(PER_DATABASE).unwrap()) {
+        run_database(database(), first..histories.min(first + PER_DATABASE), false, &mut sum);
+    }
+    figures::print(format_args!("model of the metadata over {name}: {sum}"));
+    assert!(sum.all_happened(), "the histories try everything");
+}
+
+#[test]
+fn every_answer_and_every_row_is_the_model_s_in_memory() {
+    suite("the engine in memory", || Database::Memory(Arc::new(MemoryEngine::new())));
+}
+
+#[test]
+fn every_answer_and_every_row_is_the_model_s_on_sled() {
+    suite("sled", Database::sled);
 }

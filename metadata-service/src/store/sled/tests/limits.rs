@@ -78,6 +78,26 @@ async fn more_commits_than_one_group_may_hold_all_go_through() {
     }
 }
 
+/// Only accepted commits counted against the size of a group. As long as refused ones kept coming on a full disk a group
+/// never ended: what it had accepted was not synced, and nobody looked whether the disk had space again.
+#[tokio::test]
+async fn a_group_ends_also_when_all_its_commits_are_refused() {
+    let fixture = Fixture::new();
+    let stalled = fixture.stall(puts(&[(b"lead", b"")])).await;
+    fixture.disk.set_free(0);
+    let looks = fixture.disk.looks();
+    let mut queued = Vec::new();
+    for n in 0..2500_u64 {
+        queued.push(start(commit_boxed(&fixture.engine, puts(&[(&n.to_be_bytes(), b"")]))).await);
+    }
+    fixture.log.release();
+    stalled.await.unwrap();
+    for commit in queued {
+        assert!(matches!(commit.await, Err(EngineError::NearlyFull { .. })));
+    }
+    assert_eq!(fixture.disk.looks(), looks + 3);
+}
+
 #[tokio::test]
 async fn a_folder_is_open_once_only() {
     let fixture = Fixture::new();
