@@ -14,6 +14,8 @@ use crate::figures;
 
 /// Names the mistake that a process makes.
 const VARIABLE: &str = "MINI_TECTONIC_MISTAKE";
+/// What would make suites run in their long forms, or otherwise.
+const LONG_FORMS: [&str; 3] = ["MINI_TECTONIC_SEQUENCES", "MINI_TECTONIC_SCHEDULES", "MINI_TECTONIC_SEED"];
 /// How long a suite may take; one that hangs over a mistake has noticed it, too.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Suites that run at once.
@@ -105,6 +107,9 @@ impl Running {
     fn start(mistake: Option<Mistake>, suite: Suite) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([suite, "--quiet"]).env("RUST_BACKTRACE", "0").env_remove(VARIABLE);
+        for variable in LONG_FORMS {
+            command.env_remove(variable);
+        }
         if let Some(mistake) = mistake {
             command.env(VARIABLE, format!("{mistake:?}"));
         }

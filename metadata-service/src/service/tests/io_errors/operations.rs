@@ -13,10 +13,11 @@ use crate::coordinator::tenants::UpdateTenant;
 use crate::coordinator::undelete::UndeleteBlob;
 use crate::error::MetadataError;
 use crate::nodes::Report;
+use crate::nodes::damage::ChunkReport;
 use crate::nodes::usecases::RegisterNode;
 use crate::service::LostTime;
 use crate::store::keys::{self, RequestScope};
-use crate::store::records::Quota;
+use crate::store::records::{Damage, Quota};
 use crate::workers::board::{Change, WorkerName};
 
 /// What an operation does to the rows.
@@ -46,7 +47,7 @@ impl Operation {
 }
 
 /// All of them.
-pub(super) const OPERATIONS: [Operation; 32] = [
+pub(super) const OPERATIONS: [Operation; 35] = [
     Operation {
         name: "RegisterTenant",
         effect: Effect::Adds,
@@ -259,5 +260,26 @@ pub(super) const OPERATIONS: [Operation; 32] = [
         name: "ClusterStatus",
         effect: Effect::Reads,
         run: |s| Box::pin(async move { s.service.cluster_status().await.map(drop) }),
+    },
+    Operation {
+        name: "ReportChunks",
+        effect: Effect::Frees,
+        run: |s| {
+            Box::pin(async move {
+                let (damage, detail) = (Some(Damage::Missing), "it has no bytes".to_owned());
+                let report = ChunkReport { chunk: s.chunk, damage, detail, tenant: None };
+                s.service.report_chunks(s.node, vec![report]).await
+            })
+        },
+    },
+    Operation {
+        name: "ListDamagedChunks",
+        effect: Effect::Reads,
+        run: |s| Box::pin(async move { s.service.list_damaged_chunks(10, "").await.map(drop) }),
+    },
+    Operation {
+        name: "ListNodeChunks",
+        effect: Effect::Reads,
+        run: |s| Box::pin(async move { s.service.list_node_chunks(s.node, None, 10).await.map(drop) }),
     },
 ];
