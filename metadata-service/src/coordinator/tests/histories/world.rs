@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use proto::error::Classify as _;
+use proto::error::{Classify as _, Reason};
 use proto::limits::BLOCKS_PER_ALLOCATION;
 
 use super::super::*;
@@ -218,14 +218,8 @@ impl World {
             return CommitUpload { tenant, blob, size_bytes: *size_bytes, sha256: *sha256, receipts: Vec::new() };
         }
         let sealed = |block: &PlannedBlock| block.record.sealed.map(|sums| sums.size_bytes);
-        let mut receipts: Vec<_> = planned
-            .iter()
-            .flatten()
-            .take(blocks.max(1))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .map(|block| receipt(block, sealed(block).unwrap_or(block.max_bytes)))
-            .collect();
+        let stated = |block: &PlannedBlock| receipt(block, sealed(block).unwrap_or(block.max_bytes));
+        let mut receipts: Vec<_> = planned.iter().flatten().take(blocks.max(1)).map(stated).collect();
         if upload.declared_bytes.is_none()
             && let Some(end) = receipts.last_mut()
             && planned.iter().flatten().any(|block| block.block == end.block && sealed(block).is_none())
@@ -358,7 +352,7 @@ impl World {
     fn rotate(&mut self) {
         let (tenant, request) = (self.model.tenant.clone(), admin(""));
         let answer = self.bench.decide(move |view, context| tenants::rotate_token(view, context, &request, &tenant));
-        let said = self.model.record.clone().ok_or(proto::error::Reason::TenantNotFound);
+        let said = self.model.record.clone().ok_or(Reason::TenantNotFound);
         let Some((mut record, token)) = self.agree("rotate token", said, answer) else { return };
         record.previous_token = Some(std::mem::replace(&mut record.token, token.key_id));
         self.model.record = Some(record);
@@ -421,7 +415,7 @@ impl World {
         let range = ReadRange { offset, limit };
         let answer = self.bench.read(async |engine| layout::get(engine, tenant, blob, range).await);
         let said = match self.model.live(known) {
-            Some(live) if offset > live.record.size_bytes => Err(proto::error::Reason::ReadOffsetOutOfRange),
+            Some(live) if offset > live.record.size_bytes => Err(Reason::ReadOffsetOutOfRange),
             Some(live) => {
                 let size = live.record.size_bytes;
                 let end = if limit == 0 { size } else { size.min(offset + limit) };
@@ -430,7 +424,7 @@ impl World {
                 let wanted: Vec<_> = blocks.filter(held).filter(|_block| end > offset).cloned().collect();
                 Ok((live, wanted))
             }
-            None => Err(proto::error::Reason::BlobNotFound),
+            None => Err(Reason::BlobNotFound),
         };
         let Some(((live, wanted), answer)) = self.agree("layout", said, answer) else { return };
         let found: Vec<_> =
@@ -443,12 +437,12 @@ impl World {
         let Some(at) = self.at(which, |_any| true) else { return };
         let (tenant, blob, now_ms) = (self.model.tenant.clone(), self.model.known[at].blob, self.bench.now_ms());
         let shown = self.bench.read(async |engine| blobs::get(engine, &tenant, blob).await);
-        let live = self.model.live(&self.model.known[at]).ok_or(proto::error::Reason::BlobNotFound);
+        let live = self.model.live(&self.model.known[at]).ok_or(Reason::BlobNotFound);
         if let Some((live, shown)) = self.agree("get blob", live, shown) {
             assert_eq!(shown, live);
         }
         let shown = self.bench.read(async |engine| upload::get(engine, &tenant, blob, now_ms).await);
-        let standing = self.model.known[at].standing(now_ms).ok_or(proto::error::Reason::UploadNotFound);
+        let standing = self.model.known[at].standing(now_ms).ok_or(Reason::UploadNotFound);
         if let Some((standing, shown)) = self.agree("get upload", standing, shown) {
             assert_eq!(shown.standing, standing);
         }
