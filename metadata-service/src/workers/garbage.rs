@@ -122,7 +122,7 @@ impl GarbageCollector {
         let before = place.clone();
         let due = keys::garbage_due(self.service.now_ms());
         let rows = place.next(self.service.engine(), due, ROWS_PER_PASS).await?;
-        let (mut chunks, mut steps, mut reached) = (Vec::new(), STEPS_PER_PASS, before);
+        let (mut chunks, mut steps, mut reached, mut unfinished) = (Vec::new(), STEPS_PER_PASS, before, false);
         for row in &rows {
             pass.examined += 1;
             match keys::garbage_of(&row.0).ok_or_else(|| MetadataError::missing("garbage's id"))? {
@@ -131,12 +131,17 @@ impl GarbageCollector {
                 }
                 (not_before_ms, Garbage::Blocks(kind, blob)) => {
                     if !self.take_apart(Blocks { not_before_ms, kind, blob }, &mut steps, pass).await? {
-                        *place = reached;
+                        unfinished = true;
                         break;
                     }
                 }
             }
             reached = Place::Behind(row.0.to_vec());
+        }
+        // What was taken apart has added rows of chunks behind the last row that was there.
+        let added = steps < STEPS_PER_PASS && *place == Place::End;
+        if unfinished || added {
+            *place = reached;
         }
         self.delete(chunks, pass).await
     }

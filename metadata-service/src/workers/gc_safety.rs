@@ -8,8 +8,8 @@
 //!
 //! At the moment when a chunk is deleted at a node, and after every step, no chunk may be gone that a committed blob, a
 //! deleted blob that can be restored, an upload that can be committed, or a read capability within its life needs. At the
-//! end the nodes come back, the graces pass, and after two sweeps no file, row or byte of usage is left of what is not
-//! needed.
+//! end the nodes come back, the graces pass, and after two sweeps, of which the first may be the rest of one, no file, row
+//! or byte of usage is left of what is not needed.
 //!
 //! Plain `cargo test` runs some schedules. All 20,000, with figures on the last line:
 //!

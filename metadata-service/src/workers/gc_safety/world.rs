@@ -284,7 +284,8 @@ impl World {
         panic!("a sweep does not end");
     }
 
-    /// The nodes come back, all graces pass; two sweeps later nothing is left of what is not needed.
+    /// The nodes come back, all graces pass; the rest of the sweep that was going on and one whole sweep later nothing is
+    /// left of what is not needed. A collector once left the chunks that it had found last to the sweep after that.
     pub(super) async fn finish(&mut self, when: &str) {
         self.nodes.calm();
         self.wait(96 * HOUR).await;
