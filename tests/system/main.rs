@@ -18,6 +18,7 @@ mod cluster;
 mod contract;
 mod damage;
 mod fsck;
+mod garbage;
 mod isolation;
 mod orphans;
 mod restarts;
