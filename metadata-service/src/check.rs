@@ -18,6 +18,8 @@ mod files;
 pub mod finding;
 mod problem;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 use std::collections::HashSet;

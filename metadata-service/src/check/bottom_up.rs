@@ -3,9 +3,10 @@
 //! The owners were noted before these rows are read, and a blob that came or went meanwhile looks wrong; so whatever has
 //! no owner is looked for once more, under every tenant, before it counts. A block whose extent is missing while its blob
 //! is there proves the extent: that is put back. What nobody owns is dropped as it was found; chunks of it become orphans
-//! on their nodes, and go the way of those.
+//! on their nodes, and go the way of those. Where a blob is there and its block is not, the reverse rows are all that keeps
+//! its chunks: they stay.
 
-use proto::ids::{BlobId, BlockId, ChunkId, NodeId, TenantId};
+use proto::ids::{BlobId, TenantId};
 
 use super::Check;
 use super::blobs::{LOOKS, Owners, place_of};
@@ -14,10 +15,10 @@ use super::problem::{Problem, Repair};
 use super::rows::{Found, Walk, find, read, senseless};
 use crate::error::MetadataError;
 use crate::store::engine::Row;
-use crate::store::keys;
+use crate::store::keys::{self, Garbage};
 use crate::store::records::{
-    BlobRecord, BlockRecord, ExtentRecord, Holder, NameRecord, NodeRecord, RequestRecord, ReverseRecord, TenantRecord,
-    TokenRecord,
+    BlobRecord, BlockRecord, DeletedRecord, ExtentRecord, GarbageChunkRecord, GarbageRecord, Holder, NameRecord,
+    NodeRecord, RequestRecord, RetainedRecord, ReverseRecord, TenantRecord, TokenRecord, WorkerRecord,
 };
 
 /// A layer whose rows refer upwards.
@@ -31,10 +32,13 @@ enum Layer {
     Tenants,
     Nodes,
     Requests,
+    Retained,
+    Garbage,
+    Workers,
 }
 
 impl Layer {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 11] = [
         Self::Extents,
         Self::Blocks,
         Self::Reverse,
@@ -43,6 +47,9 @@ impl Layer {
         Self::Tenants,
         Self::Nodes,
         Self::Requests,
+        Self::Retained,
+        Self::Garbage,
+        Self::Workers,
     ];
 
     fn prefix(self) -> &'static [u8] {
@@ -55,6 +62,9 @@ impl Layer {
             Self::Tenants => keys::TENANTS,
             Self::Nodes => keys::NODES,
             Self::Requests => keys::REQUESTS,
+            Self::Retained => keys::RETAINED,
+            Self::Garbage => keys::GARBAGE,
+            Self::Workers => keys::WORKERS,
         }
     }
 }
@@ -83,7 +93,7 @@ impl Check {
         match layer {
             Layer::Extents => self.extent(row, owners).await,
             Layer::Blocks => self.block(row, owners).await,
-            Layer::Reverse => self.reverse(row).await,
+            Layer::Reverse => self.reverse(row, owners).await,
             Layer::Names => self.name(row).await,
             Layer::Tokens => self.token(row).await,
             Layer::Tenants => {
@@ -92,6 +102,9 @@ impl Check {
             }
             Layer::Nodes => Ok(read::<NodeRecord>(row, &nothing).map(drop)),
             Layer::Requests => Ok(read::<RequestRecord>(row, &nothing).map(drop)),
+            Layer::Retained => self.retained(row).await,
+            Layer::Garbage => Ok(garbage(row)),
+            Layer::Workers => Ok(read::<WorkerRecord>(row, &nothing).map(drop)),
         }
     }
 
@@ -160,27 +173,51 @@ impl Check {
         Ok(())
     }
 
-    async fn reverse(&self, row: &Row) -> Result<Result<(), Problem>, MetadataError> {
+    async fn reverse(&self, row: &Row, owners: &Owners) -> Result<Result<(), Problem>, MetadataError> {
         let Some((node, chunk)) = keys::reverse_of(&row.0) else { return Ok(Err(senseless(row))) };
         let subject = Subject::chunk(node, chunk);
         let record = match read::<ReverseRecord>(row, &subject) {
             Ok(record) => record,
             Err(damage) => return Ok(Err(damage)),
         };
-        if self.holds(record.block, node, chunk).await? || !self.is_still(row).await? {
+        let block = find::<BlockRecord>(self.engine(), &keys::block(record.block)).await?;
+        let is_lost = match block {
+            Found::Record(block) if block.chunks.iter().any(|one| one.node == node && one.chunk == chunk) => {
+                return Ok(Ok(()));
+            }
+            Found::Damaged(_reported_in_its_layer) => return Ok(Ok(())),
+            Found::Record(_) => false,
+            Found::Nothing => self.owns(owners, record.blob).await?,
+        };
+        if !self.is_still(row).await? {
             return Ok(Ok(()));
+        }
+        if is_lost {
+            let subject = Subject { blob: Some(record.blob), ..subject };
+            let detail = format!("block {} of a chunk is missing while its blob is there", record.block);
+            return Ok(Err(Problem::inconsistent(&subject, detail)));
         }
         let detail = format!("chunk {chunk} of node {node} is in no block");
         Ok(Err(orphaned(row, subject, detail, "drop the reverse row; the chunk is an orphan then")))
     }
 
-    /// Whether a block holds a chunk at a node; a block that cannot be read may.
-    async fn holds(&self, block: BlockId, node: NodeId, chunk: ChunkId) -> Result<bool, MetadataError> {
-        Ok(match find::<BlockRecord>(self.engine(), &keys::block(block)).await? {
-            Found::Record(block) => block.chunks.iter().any(|one| one.node == node && one.chunk == chunk),
-            Found::Damaged(_) => true,
+    /// A place in the order of deletion: its blob is deleted, and was at that moment.
+    async fn retained(&self, row: &Row) -> Result<Result<(), Problem>, MetadataError> {
+        let Some((tenant, delete_ms, blob)) = keys::retained_of(&row.0) else { return Ok(Err(senseless(row))) };
+        let subject = Subject::blob(&tenant, blob);
+        if let Err(damage) = read::<RetainedRecord>(row, &subject) {
+            return Ok(Err(damage));
+        }
+        let meant = match find::<DeletedRecord>(self.engine(), &keys::deleted(&tenant, blob)).await? {
+            Found::Record(tombstone) => tombstone.delete_ms == delete_ms,
+            Found::Damaged(_reported_in_its_layer) => true,
             Found::Nothing => false,
-        })
+        };
+        if meant || !self.is_still(row).await? {
+            return Ok(Ok(()));
+        }
+        let detail = "an entry among the deleted blobs names none";
+        Ok(Err(orphaned(row, subject, detail, "drop the entry")))
     }
 
     async fn name(&self, row: &Row) -> Result<Result<(), Problem>, MetadataError> {
@@ -251,6 +288,16 @@ impl Check {
     /// Whether a row is still as it was read.
     async fn is_still(&self, row: &Row) -> Result<bool, MetadataError> {
         Ok(self.engine().get(&row.0).await?.is_some_and(|now| now == row.1))
+    }
+}
+
+/// What a row of the queue is about, the collector finds out; here it only has to be one.
+fn garbage(row: &Row) -> Result<(), Problem> {
+    let nothing = Subject::default();
+    match keys::garbage_of(&row.0) {
+        Some((_due, Garbage::Blocks(..))) => read::<GarbageRecord>(row, &nothing).map(drop),
+        Some((_due, Garbage::Chunk(_))) => read::<GarbageChunkRecord>(row, &nothing).map(drop),
+        None => Err(senseless(row)),
     }
 }
 

@@ -302,6 +302,14 @@ pub fn blob_of(key: &[u8]) -> Option<BlobId> {
     BlobId::try_from(last_id(key)?).ok()
 }
 
+/// Tenant, time of deletion and blob of a key of [`retained`].
+pub fn retained_of(key: &[u8]) -> Option<(TenantId, u64, BlobId)> {
+    let (rest, id) = key.strip_prefix(RETAINED)?.split_last_chunk::<16>()?;
+    let (tenant, delete_ms) = rest.split_last_chunk::<8>()?;
+    let tenant = std::str::from_utf8(tenant.strip_suffix(b"/")?).ok()?.parse().ok()?;
+    Some((tenant, u64::from_be_bytes(*delete_ms), BlobId::try_from(id.as_slice()).ok()?))
+}
+
 /// The node of a key of [`node`].
 pub fn node_of(key: &[u8]) -> Option<NodeId> {
     NodeId::try_from(key.strip_prefix(NODES)?).ok()
