@@ -7,7 +7,8 @@
 //! once more by the commit that queues it and by the collector before its node is asked.
 //!
 //! A pass sweeps one node. Only a list that is complete counts: after any error nothing of that node is queued, and what
-//! was seen before is forgotten. What the last sweep saw is kept in memory, bounded; a restart costs one more sweep.
+//! was seen before is forgotten. What the last sweep saw is kept in memory, bounded; a restart costs one more sweep. What
+//! there was no room for is not queued, but counts when it is asked whether a sweep wants too much.
 //!
 //! It holds back, whoever asks: while [`Service::collection_hold`] gives a reason; and from chunks of a time that an import
 //! lost, as long as [`Service::is_kept`] says so (I16). It holds back unless somebody asks: for as long as a lease or the
@@ -28,7 +29,7 @@ use proto::ids::{ChunkId, NodeId};
 use proto::runtime::worker::{Pace, Pass, Worker};
 use tokio::time::Instant;
 
-use self::findings::{Age, Findings, age};
+use self::findings::{Age, Findings, SUSPECTS_MAX, age};
 use crate::coordinator::orphans::CHUNKS_PER_COMMIT;
 use crate::error::MetadataError;
 use crate::nodes::chunks::{ChunkFiles, ChunkPage, NodeError};
@@ -49,6 +50,8 @@ const NOTES_MAX: usize = 3;
 pub struct OrphanSweeper {
     service: Service,
     pace: Pace,
+    /// Suspects of one node that are remembered.
+    room: usize,
     state: Mutex<State>,
 }
 
@@ -78,7 +81,7 @@ enum SweepError {
 impl OrphanSweeper {
     /// Sweeps this service's nodes.
     pub fn new(service: Service) -> Self {
-        Self { service, pace: Pace::new("chunks"), state: Mutex::default() }
+        Self { service, pace: Pace::new("chunks"), room: SUSPECTS_MAX, state: Mutex::default() }
     }
 
     // No panic leaves it half-changed, so a poisoned lock is used on.
@@ -171,6 +174,11 @@ impl OrphanSweeper {
                 Age::Old => findings.suspect(files.chunk),
             }
         }
+        if !findings.closed && findings.suspects.len() >= self.room {
+            // What is garbage already must not keep the others out, nor must it be looked for after every page.
+            self.leave_garbage(findings).await?;
+            findings.closed = findings.suspects.len() > self.room / 2;
+        }
         Ok(())
     }
 
@@ -215,7 +223,9 @@ impl OrphanSweeper {
                 let condemned = self.service.condemn_orphans(node, some.to_vec()).await?;
                 tracing::info!(%node, chunks = condemned, "orphans become garbage");
                 pass.changed += condemned;
-                findings.suspects.retain(|chunk| !some.contains(chunk));
+                for chunk in some {
+                    findings.suspects.remove(chunk);
+                }
             }
         }
         let note = findings.note(node, too_many.then_some(orphans.len()));

@@ -6,10 +6,10 @@ use std::time::Duration;
 use proto::ids::{ChunkId, NodeId};
 use proto::runtime::clock::millis;
 
-/// Suspects of one node that are remembered; the sweeps after it find the rest.
+/// Suspects of one node that are remembered, give or take a page; the sweeps after it find the rest.
 pub(super) const SUSPECTS_MAX: usize = 65_536;
 /// So many orphans are never too much.
-const HARMLESS: usize = 100;
+const HARMLESS: u64 = 100;
 /// Nor is one chunk of so many.
 const ONE_OF: u64 = 20;
 
@@ -41,27 +41,39 @@ pub(super) struct Findings {
     pub(super) foreign: u64,
     /// Chunks that nothing refers to, and old enough.
     pub(super) suspects: BTreeSet<ChunkId>,
+    /// More of them, for which there is no room.
+    pub(super) beyond: u64,
+    /// No more are taken.
+    pub(super) closed: bool,
 }
 
 impl Findings {
     pub(super) fn suspect(&mut self, chunk: ChunkId) {
-        if self.suspects.len() < SUSPECTS_MAX {
+        if self.closed {
+            self.beyond += 1;
+        } else {
             self.suspects.insert(chunk);
         }
     }
 
-    /// Whether so many orphans among the listed chunks look like a mistake.
+    /// Whether so many orphans, and those for which there was no room, look like a mistake among the listed chunks.
     pub(super) fn is_too_much(&self, orphans: usize) -> bool {
-        orphans > HARMLESS && orphans as u64 * ONE_OF > self.listed
+        let wanted = self.with_beyond(orphans);
+        orphans > 0 && wanted > HARMLESS && wanted.saturating_mul(ONE_OF) > self.listed
+    }
+
+    fn with_beyond(&self, orphans: usize) -> u64 {
+        self.beyond.saturating_add(orphans as u64)
     }
 
     /// What an operator should know of the node.
     pub(super) fn note(&self, node: NodeId, too_many: Option<usize>) -> Option<String> {
         let orphans = too_many.map(|orphans| {
             format!(
-                "nothing refers to {orphans} of the {} chunks of node {node}, which is too much to be believed; nothing \
-                 of it is deleted: look with 'mini-tectonic-rs fsck', then 'mini-tectonic-rs workers run orphans \
+                "nothing refers to {} of the {} chunks of node {node}, which is too much to be believed; nothing of it \
+                 is deleted: look with 'mini-tectonic-rs fsck', then 'mini-tectonic-rs workers run orphans \
                  --accept-all' if they may go",
+                self.with_beyond(orphans),
                 self.listed
             )
         });

@@ -277,3 +277,37 @@ async fn i16_after_an_import_the_chunks_of_the_lost_time_stay_until_they_are_giv
         assert_eq!(world.told().is_empty(), end != RestoreEnd::Undecided, "{}", world.told());
     }
 }
+
+/// Nothing referred to hundreds of thousands of chunks of a large node any more. A sweep remembered so few of them that
+/// these were less than a twentieth of the node, so they were queued, and at the next sweep as many again.
+#[tokio::test]
+async fn orphans_for_which_there_is_no_room_count_as_well_when_a_sweep_is_held_to_want_too_much() {
+    let mut world = World::new().await;
+    world.sweeper.room = PAGE + 1;
+    world.plant_many(6 * PAGE);
+    for chunk in world.plant_many(44 * PAGE) {
+        world.refer(chunk).await;
+    }
+    world.sweep().await;
+    assert_eq!(world.told(), "", "what was seen once is no orphan yet");
+    assert_eq!(world.sweep().await, Pass { examined: 5_000, skipped: 200, ..Pass::default() });
+    assert!(world.told().contains("600 of the 5000 chunks"), "{}", world.told());
+    assert!(world.queued().await.is_empty());
+    world.service.workers().acceptance.give();
+    assert_eq!(world.sweep().await.changed, 200, "the sweeps after it find the rest");
+}
+
+/// A node that refused to delete had more garbage than a sweep remembers. It filled every sweep, and the orphans listed
+/// behind it were never found.
+#[tokio::test]
+async fn i7_garbage_takes_no_room_from_the_orphans_behind_it() {
+    let mut world = World::new().await;
+    world.sweeper.room = 10;
+    let garbage = world.plant_many(3 * PAGE);
+    for some in garbage.chunks(CHUNKS_PER_COMMIT) {
+        world.service.condemn_orphans(world.node, some.to_vec()).await.unwrap();
+    }
+    let orphans = world.plant_many(3);
+    assert_eq!((world.sweep().await.changed, world.sweep().await.changed), (0, 3));
+    assert_eq!(world.queued().await, garbage.into_iter().chain(orphans).collect());
+}
