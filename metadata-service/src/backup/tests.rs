@@ -206,6 +206,23 @@ async fn a_folder_that_holds_something_or_is_in_use_is_left_alone() {
     running.engine.close().await;
 }
 
+/// The disk for `metadata/` was replaced. The new one was empty but for its file system's own folder, and the import
+/// refused it for that.
+#[tokio::test]
+async fn a_disk_that_was_just_formatted_is_an_empty_folder() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (bytes, before, ..) = exported(folder.path(), true).await;
+    let (file, target) = (other.path().join("export"), other.path().join("storage"));
+    folder::publish(&file, &bytes).unwrap();
+    let own = Paths::of(&target).metadata.join("lost+found");
+    folder::create(&own).unwrap();
+    import_into(&target, &file).await.unwrap();
+    let imported = start(&target, 2).await.unwrap();
+    assert_eq!(rows(imported.engine.as_ref()).await, before);
+    assert!(own.try_exists().unwrap(), "it is not this program's to remove");
+    imported.engine.close().await;
+}
+
 #[tokio::test]
 async fn an_interrupted_import_is_refused_at_start_and_begun_anew_by_the_next_one() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

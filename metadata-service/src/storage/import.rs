@@ -109,8 +109,8 @@ fn refuse_filled(metadata: &Path) -> Result<(), ImportError> {
     let names = entries(metadata)?;
     let half_made = names.iter().any(|path| path.ends_with(MARKER));
     // A lock alone is left by a start that was refused, and a temporary marker by an import that died at once.
-    let nothing = |path: &&PathBuf| !path.ends_with("LOCK") && !path.ends_with("IMPORT.tmp");
-    match names.iter().find(nothing).filter(|_found| !half_made) {
+    let something = |path: &&PathBuf| !is_of_no_account(path) && !path.ends_with("IMPORT.tmp");
+    match names.iter().find(something).filter(|_found| !half_made) {
         Some(found) => Err(ImportError::NotEmpty {
             folder: metadata.to_path_buf(),
             found: found.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -119,10 +119,10 @@ fn refuse_filled(metadata: &Path) -> Result<(), ImportError> {
     }
 }
 
-/// Removes everything but the lock and the marker.
+/// Removes everything but the lock, the marker, and what the file system keeps there.
 fn clear(metadata: &Path) -> Result<(), FolderError> {
     for path in entries(metadata)? {
-        if !path.ends_with("LOCK") && !path.ends_with(MARKER) {
+        if !is_of_no_account(&path) && !path.ends_with(MARKER) {
             remove(&path)?;
         }
     }
@@ -147,5 +147,10 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
 
 /// Whether there is nothing in a folder that a service or an import ever wrote.
 pub(super) fn is_untouched(metadata: &Path) -> Result<bool, FolderError> {
-    Ok(entries(metadata)?.iter().all(|path| path.ends_with("LOCK") || path.ends_with("lost+found")))
+    Ok(entries(metadata)?.iter().all(|path| is_of_no_account(path)))
+}
+
+/// The lock, and the file system's own folder where a disk is mounted.
+fn is_of_no_account(path: &Path) -> bool {
+    path.ends_with("LOCK") || path.ends_with("lost+found")
 }
