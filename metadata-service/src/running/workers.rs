@@ -15,10 +15,10 @@ use crate::workers::garbage::GarbageCollector;
 use crate::workers::orphans::OrphanSweeper;
 use crate::workers::uploads::UploadSweeper;
 
-/// Reads how the workers are to run.
+/// Reads how the workers are to run; there are few.
 pub(super) async fn load(service: &Service) -> Result<(), RowError> {
     let engine = service.engine();
-    for row in engine.scan(&KeyRange::prefix(keys::WORKERS), WorkerName::ALL.len()).await? {
+    for row in engine.scan(&KeyRange::prefix(keys::WORKERS), usize::MAX).await? {
         // A name that only a newer version knows means nothing here.
         if let Some(name) = keys::worker_of(&row.0).and_then(WorkerName::parse) {
             service.workers().put(name, record_of(&row)?, engine.sequence());
@@ -47,5 +47,32 @@ impl Starter<'_> {
         let schedule = Schedule { interval: Some(interval) };
         let handle = worker::start(self.tasks, worker, schedule, Arc::clone(self.entropy));
         self.service.workers().attach(name, handle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::runtime::ManualClock;
+
+    use super::*;
+    use crate::service::testing;
+    use crate::store::engine::{Batch, Decision, EngineExt as _};
+    use crate::store::memory::MemoryEngine;
+    use crate::store::records::WorkerRecord;
+    use crate::store::rows::BatchExt as _;
+
+    /// A newer version had work of its own. After a step back to this one the row of the collector lay behind the rows of
+    /// that work, was not read, and a paused collector ran.
+    #[tokio::test]
+    async fn rows_of_unknown_work_hide_no_setting() {
+        let service = testing::service(Arc::new(MemoryEngine::new()), Arc::new(ManualClock::at(1)));
+        let mut batch = Batch::default();
+        for name in ["a", "b", "c", "d", "e", "garbage"] {
+            batch.set(keys::worker(name), &WorkerRecord { paused: true, ..WorkerRecord::default() });
+        }
+        let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
+        put.await.unwrap();
+        load(&service).await.unwrap();
+        assert!(service.workers().record(WorkerName::Garbage).paused);
     }
 }
