@@ -161,13 +161,16 @@ impl Scrub {
             }
             Some(under_way) => under_way,
         };
+        // A sweep that was asked for is begun, also when its first pass fails.
         if position.at == At::Start {
-            self.settle_pace().await?;
+            self.with_progress(|progress| progress.position = Some(position));
         }
+        self.settle_pace().await?;
         Ok(Some(position))
     }
 
-    /// Decides at which pace a sweep goes unless the operator says so.
+    /// Decides at which pace a pass goes unless the operator says so: anew for each, since a restart goes on in the middle
+    /// of a sweep, and the disk fills while one is under way.
     async fn settle_pace(&self) -> Result<(), ChunkError> {
         let space = self.store().space().await?;
         let used = space.capacity.saturating_sub(space.free);

@@ -49,7 +49,7 @@ impl Inspector {
             Described::Sealed(_place, held) if held == claims => {}
             Described::Sealed(..) | Described::Open | Described::Unknown => return Ok(Verdict::Gone),
         }
-        let finding = self.store.repaired(place, claims, finding).await;
+        let finding = self.store.repaired_apart(place, claims, finding).await?;
         let verdict = match finding.condition {
             Condition::Sound => Verdict::Sound,
             Condition::Rebuilt => Verdict::Repaired,

@@ -1,7 +1,9 @@
+use futures_util::FutureExt as _;
 use proto::entropy::SeededEntropy;
 use proto::runtime::worker::{Schedule, Settings};
 use proto::runtime::{ManualClock, TaskGroup};
 
+use super::visits::visit;
 use super::*;
 use crate::store::testing::faulty_disk::Call;
 use crate::store::testing::world::{World, blob, chk, pattern, place};
@@ -228,4 +230,78 @@ async fn damage_that_a_read_met_is_reported_without_waiting_for_the_scrub() {
     }
     assert_eq!(world.oracle.damaged(bad.chunk), Some(Condition::Corrupt));
     assert_eq!(world.oracle.damaged(sound.chunk), None);
+}
+
+/// A restart in the middle of a sweep once let the rest of it go without any bound.
+#[tokio::test(start_paused = true)]
+async fn a_sweep_keeps_to_its_pace_after_a_restart() {
+    let mut world = World::new();
+    for number in 0..8 {
+        world.put_sealed(place(number), &pattern(1_000_000, number)).await;
+    }
+    assert!(scrub(&world, 1_000_000, None).control.run_a_pass().await.unwrap().more);
+    world = world.restart().await;
+    let (rest, start) = (scrub(&world, 1_000_000, None), Instant::now());
+    while rest.control.run_a_pass().await.unwrap().more {}
+    let took = start.elapsed().as_secs_f64();
+    assert!((4.8..=6.2).contains(&took), "the other 6 MB: {took}");
+}
+
+/// A run that an operator asked for was forgotten when its first pass failed: the next sweep was due after the period.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_fails_at_first_is_gone_on_with() {
+    let world = World::new();
+    world.put_sealed(place(1), b"bytes").await;
+    let scrubbed = scrub(&world, FAST, Some(Duration::from_secs(10)));
+    let status = || scrubbed.control.report(0).status;
+    until("a first sweep", || status().last_sweep.is_some()).await;
+    let reads = world.faults.made(Call::Read);
+    world.oracle.set_unreachable(true);
+    scrubbed.control.obey(false, None, 7);
+    scrubbed.control.obey(false, None, 8);
+    until("it fails", || status().last_error.is_some()).await;
+    world.oracle.set_unreachable(false);
+    until("everything is read again", || world.faults.made(Call::Read) > reads).await;
+}
+
+/// A stop cuts the scrub where it waits. A repair that was cut with it once gave up its chunk while the disk was at work on
+/// the checksum file, and a delete could come in between.
+#[tokio::test]
+async fn a_repair_owns_its_chunk_until_it_has_ended() {
+    let (mut world, place) = (World::new(), place(1));
+    world.put_sealed(place, b"bytes").await;
+    world.disk.lose(&chk(&place));
+    let (inspector, claims) = (scrub(&world, FAST, None).inspector, crate::store::testing::world::claims(b"bytes"));
+    let finding = world.store.verify(place, claims, false).await.unwrap();
+    let (resume, synced) = (world.faults.pause_sync_folder(), world.faults.made(Call::SyncFolder));
+    let at_work = async {
+        while world.faults.made(Call::SyncFolder) == synced {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        concluded = inspector.conclude(place, claims, finding, false) => panic!("it waits for the disk: {concluded:?}"),
+        () = at_work => {}
+    }
+    assert!(!world.store.is_idle(), "it goes on");
+    drop(resume);
+    world.settle().await;
+    assert!(world.store.is_idle() && world.disk.bytes(&chk(&place)).is_some());
+}
+
+/// A chunk that was once suspected and sound was never visited again, whatever became of it.
+#[tokio::test]
+async fn a_suspect_that_was_found_sound_is_visited_again_when_a_read_finds_it_bad() {
+    let (world, place) = (World::new(), place(1));
+    world.put_sealed(place, b"bytes").await;
+    let (inspector, claims) = (scrub(&world, FAST, None).inspector, crate::store::testing::world::claims(b"bytes"));
+    for sound in [true, false] {
+        world.store.suspects().add(place, claims);
+        assert!(world.store.suspects().next().now_or_never().is_some());
+        visit(&inspector, place, claims).await;
+        assert_eq!(world.oracle.damaged(place.chunk).is_none(), sound);
+        world.disk.damage(&blob(&place), |content| content[0] ^= 1);
+    }
+    world.store.suspects().add(place, claims);
+    assert!(world.store.suspects().next().now_or_never().is_none(), "that it is damaged has been told");
 }

@@ -148,8 +148,24 @@ impl ChunkStore {
         if repair { Ok(self.repaired(place, claims, finding).await) } else { Ok(finding) }
     }
 
+    /// As [`ChunkStore::repaired`], in a task of its own: whoever waits here may be cut, and the repair owns its chunk until
+    /// it has ended.
+    ///
+    /// # Errors
+    /// [`ChunkError::Panicked`].
+    pub(crate) async fn repaired_apart(
+        self: &Arc<Self>,
+        place: ChunkBinding,
+        claims: ReadClaims,
+        finding: Finding,
+    ) -> Result<Finding, ChunkError> {
+        let store = Arc::clone(self);
+        let repairing = self.tasks.spawn("repair", async move { store.repaired(place, claims, finding).await });
+        repairing.await.ok().flatten().ok_or(ChunkError::Panicked)
+    }
+
     /// Repairs what was found, if it is a checksum file, and says what is then the case.
-    pub(crate) async fn repaired(&self, place: ChunkBinding, claims: ReadClaims, finding: Finding) -> Finding {
+    async fn repaired(&self, place: ChunkBinding, claims: ReadClaims, finding: Finding) -> Finding {
         if finding.condition != Condition::ChecksumFileBad {
             return finding;
         }
