@@ -55,7 +55,7 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     /// Gives a file another name, replacing what had it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Moves a file into [`QUARANTINE`], replacing nothing there; its new name is durable on return, that the old one
-    /// is gone only after [`Disk::sync_folder`]. Returns whether it was there.
+    /// is gone only after [`Disk::sync_folder`]. Returns whether it was there. An error without an errno is a failed sync.
     fn quarantine(&self, name: &str) -> io::Result<bool>;
     /// Makes the names durable.
     fn sync_folder(&self) -> io::Result<()>;
@@ -108,13 +108,35 @@ impl FolderDisk {
     /// The folder of what was moved aside; made when somebody has removed it.
     fn open_quarantine(&self) -> io::Result<OwnedFd> {
         match rustix::fs::mkdirat(&self.folder, QUARANTINE, Mode::RWXU) {
-            Ok(()) => rustix::fs::fsync(&self.folder)?,
+            Ok(()) => sync_names(&self.folder)?,
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.folder, QUARANTINE, flags, Mode::empty())?)
     }
+
+    /// Moves a file to a name that nothing has; not every file system can do that in one step.
+    fn move_to_free(&self, name: &str, folder: &OwnedFd, new_name: &str) -> Result<(), Errno> {
+        match rustix::fs::renameat_with(&self.folder, name, folder, new_name, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.look_and_move(name, folder, new_name),
+            moved => moved,
+        }
+    }
+
+    /// The same in two steps: a chunk's files are moved by its owner alone, so nobody comes in between.
+    fn look_and_move(&self, name: &str, folder: &OwnedFd, new_name: &str) -> Result<(), Errno> {
+        match rustix::fs::statat(folder, new_name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_taken) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => rustix::fs::renameat(&self.folder, name, folder, new_name),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A sync within another operation. Its failure is final whatever the reason, so it hides an errno that would pass by itself.
+fn sync_names(folder: &OwnedFd) -> io::Result<()> {
+    rustix::fs::fsync(folder).map_err(io::Error::other)
 }
 
 impl Disk for FolderDisk {
@@ -149,8 +171,8 @@ impl Disk for FolderDisk {
         let folder = self.open_quarantine()?;
         for number in 0..QUARANTINED_MAX {
             let new_name = if number == 0 { name.to_owned() } else { format!("{name}.{number}") };
-            match rustix::fs::renameat_with(&self.folder, name, &folder, new_name, RenameFlags::NOREPLACE) {
-                Ok(()) => return Ok(rustix::fs::fsync(&folder).map(|()| true)?),
+            match self.move_to_free(name, &folder, &new_name) {
+                Ok(()) => return sync_names(&folder).map(|()| true),
                 Err(Errno::NOENT) => return Ok(false),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
@@ -255,6 +277,11 @@ mod tests {
         }
         let read = |name| std::fs::read(folder.path().join(QUARANTINE).join(name)).unwrap();
         assert_eq!((read("x.blob"), read("x.blob.1")), (b"first".to_vec(), b"other".to_vec()));
+        disk.create_new("x.blob").unwrap();
+        let quarantine = disk.open_quarantine().unwrap();
+        assert_eq!(disk.look_and_move("x.blob", &quarantine, "x.blob"), Err(Errno::EXIST), "where it takes two steps");
+        disk.look_and_move("x.blob", &quarantine, "x.blob.2").unwrap();
+        assert_eq!((read("x.blob"), read("x.blob.2")), (b"first".to_vec(), Vec::new()));
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &std::fs::metadata(folder.path().join(QUARANTINE)).unwrap().permissions(),
         );

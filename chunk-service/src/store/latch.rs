@@ -56,14 +56,14 @@ impl Latch {
     }
 
     /// An operation that changes the disk failed: a full disk and exhausted descriptors pass by themselves, a name that
-    /// is taken, or closed to us, is no fault of the disk, anything else closes the latch.
+    /// is taken, closed to us or on another disk, is no fault of this one, anything else closes the latch.
     pub(crate) fn write_failed(&self, action: &'static str, error: io::Error) -> ChunkError {
         match Errno::from_io_error(&error) {
             Some(Errno::NOSPC | Errno::DQUOT) => ChunkError::OutOfSpace(Some(error)),
             Some(Errno::MFILE | Errno::NFILE) => ChunkError::Overloaded("open files"),
-            Some(Errno::EXIST | Errno::ISDIR | Errno::NOTDIR | Errno::ACCESS | Errno::PERM) => {
-                ChunkError::Io { action, source: error }
-            }
+            Some(
+                Errno::EXIST | Errno::ISDIR | Errno::NOTDIR | Errno::ACCESS | Errno::PERM | Errno::XDEV | Errno::LOOP,
+            ) => ChunkError::Io { action, source: error },
             Some(_) | None => self.sync_failed(action, &error),
         }
     }
@@ -93,13 +93,18 @@ mod tests {
         assert!(latch.check().is_ok());
         latch.sync_failed("sync", &Errno::NOSPC.into());
         assert!(latch.check().is_err());
+        let latch = Latch::new();
+        latch.write_failed("set a file aside", io::Error::other(Errno::NOSPC));
+        assert!(latch.check().is_err(), "a sync within");
     }
 
     /// A folder in the place of a checksum file once ended all writes of the node when the file was to be rebuilt.
     #[test]
     fn a_name_that_cannot_be_used_is_no_fault_of_the_disk() {
         let latch = Latch::new();
-        for errno in [Errno::EXIST, Errno::ISDIR, Errno::NOTDIR, Errno::ACCESS, Errno::PERM] {
+        let unusable =
+            [Errno::EXIST, Errno::ISDIR, Errno::NOTDIR, Errno::ACCESS, Errno::PERM, Errno::XDEV, Errno::LOOP];
+        for errno in unusable {
             assert!(matches!(latch.write_failed("write", errno.into()), ChunkError::Io { .. }));
         }
         assert!(latch.check().is_ok());
