@@ -106,7 +106,53 @@ impl Heartbeat {
                 Ok(()) = faults.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
-            self.beat().await;
+            // The other side may hang for longer than a stop waits.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _beat = self.beat() => {}
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use proto::entropy::{OsEntropy, SeededEntropy};
+    use proto::ids::NodeId;
+    use proto::runtime::{ManualClock, TaskGroup, transport};
+    use proto::token::{Token, TokenKind};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::config::Tuning;
+    use crate::store::testing::world::World;
+    use crate::time::NodeTime;
+
+    /// A node whose metadata service hung once could not stop in time, and left its folder locked.
+    #[tokio::test]
+    async fn a_stop_does_not_wait_for_the_answer_to_a_heartbeat() {
+        let (world, id) = (World::new(), NodeId::generate(1, &SeededEntropy::new(1)));
+        let node = Arc::new(Node {
+            id,
+            membership: OnceLock::new(),
+            time: Arc::new(NodeTime::new(Arc::new(ManualClock::at(1)))),
+            store: Arc::clone(&world.store),
+            tuning: Tuning::default(),
+            tasks: TaskGroup::new(),
+            draining: CancellationToken::new(),
+        });
+        let silent = transport::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let endpoint = format!("http://{}", silent.local_addr().unwrap());
+        let link = MetadataLink::new(&endpoint).unwrap();
+        link.set_member(id, Token::generate(TokenKind::Node, &OsEntropy));
+        let presence = Presence { node: id, endpoint, failure_domain: String::new() };
+        let mut heartbeat = Heartbeat::new(Arc::clone(&node), Arc::new(link), presence);
+        heartbeat.interval = INTERVAL_MIN;
+        node.tasks.spawn("heartbeat", heartbeat.run());
+        let _unanswered = silent.accept().await.unwrap();
+        assert!(node.tasks.shutdown(Duration::from_secs(1)).await);
     }
 }
