@@ -7,11 +7,11 @@ use std::time::Duration;
 use metadata_service::offline::Offline;
 use metadata_service::store::engine::{Batch, Decision, EngineExt as _, KeyRange};
 use metadata_service::store::keys::{self, Garbage, GarbageKind};
-use metadata_service::store::records::{ExtentRecord, NameRecord, UsageRecord};
+use metadata_service::store::records::{Damage, DamageRecord, ExtentRecord, NameRecord, UsageRecord};
 use metadata_service::store::rows::{BatchExt as _, RowError};
 use mini_tectonic_client::{Blob, CheckEvent, Client};
 use proto::entropy::OsEntropy;
-use proto::ids::{BlobId, BlockId, ChunkId, TenantId};
+use proto::ids::{BlobId, BlockId, ChunkId, NodeId, TenantId};
 use proto::pb;
 use proto::pb::FindingKind;
 use proto::runtime::{Clock as _, SystemClock};
@@ -238,6 +238,11 @@ async fn rows_that_nothing_refers_to_are_dropped() {
     checked.plant(|_rows, batch| batch.set(keys::extent(blob, 0), &ExtentRecord { block, size_bytes: 1 })).await;
     checked.finds_and_repairs(FindingKind::RowOrphaned).await;
     checked.plant(|_rows, batch| batch.set(keys::name(&posts(), "nobody", blob), &NameRecord {})).await;
+    checked.finds_and_repairs(FindingKind::RowOrphaned).await;
+    let (node, chunk) = (NodeId::generate(1, &OsEntropy), ChunkId::generate(1, &OsEntropy));
+    let (damage, detail) = (Damage::Missing, String::new());
+    let record = DamageRecord { tenant: None, block, blob, damage, detail, find_ms: 1 };
+    checked.plant(|_rows, batch| batch.set(keys::damage(node, chunk), &record)).await;
     checked.finds_and_repairs(FindingKind::RowOrphaned).await;
     checked.cluster.check().await;
 }

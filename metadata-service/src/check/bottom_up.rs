@@ -17,8 +17,8 @@ use crate::error::MetadataError;
 use crate::store::engine::Row;
 use crate::store::keys::{self, Garbage};
 use crate::store::records::{
-    BlobRecord, BlockRecord, DeletedRecord, ExtentRecord, GarbageChunkRecord, GarbageRecord, Holder, NameRecord,
-    NodeRecord, RequestRecord, RetainedRecord, ReverseRecord, TenantRecord, TokenRecord, WorkerRecord,
+    BlobRecord, BlockRecord, DamageRecord, DeletedRecord, ExtentRecord, GarbageChunkRecord, GarbageRecord, Holder,
+    NameRecord, NodeRecord, RequestRecord, RetainedRecord, ReverseRecord, TenantRecord, TokenRecord, WorkerRecord,
 };
 
 /// A layer whose rows refer upwards.
@@ -35,10 +35,11 @@ enum Layer {
     Retained,
     Garbage,
     Workers,
+    Damage,
 }
 
 impl Layer {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Extents,
         Self::Blocks,
         Self::Reverse,
@@ -50,6 +51,7 @@ impl Layer {
         Self::Retained,
         Self::Garbage,
         Self::Workers,
+        Self::Damage,
     ];
 
     fn prefix(self) -> &'static [u8] {
@@ -65,6 +67,7 @@ impl Layer {
             Self::Retained => keys::RETAINED,
             Self::Garbage => keys::GARBAGE,
             Self::Workers => keys::WORKERS,
+            Self::Damage => keys::DAMAGE,
         }
     }
 }
@@ -105,6 +108,7 @@ impl Check {
             Layer::Retained => self.retained(row).await,
             Layer::Garbage => Ok(garbage(row)),
             Layer::Workers => Ok(read::<WorkerRecord>(row, &nothing).map(drop)),
+            Layer::Damage => self.damage(row).await,
         }
     }
 
@@ -256,6 +260,21 @@ impl Check {
         let gone = holder && self.is_still(row).await?;
         let detail = "a token's holder does not exist";
         Ok(if gone { Err(orphaned(row, subject, detail, "drop the token's row")) } else { Ok(()) })
+    }
+
+    /// A node is told only of chunks that are referred to, so nobody would ever take back what a row says of another.
+    async fn damage(&self, row: &Row) -> Result<Result<(), Problem>, MetadataError> {
+        let Some((node, chunk)) = keys::damage_of(&row.0) else { return Ok(Err(senseless(row))) };
+        let subject = Subject::chunk(node, chunk);
+        if let Err(damage) = read::<DamageRecord>(row, &subject) {
+            return Ok(Err(damage));
+        }
+        let referred = self.engine().get(&keys::reverse(node, chunk)).await?.is_some();
+        if referred || !self.is_still(row).await? {
+            return Ok(Ok(()));
+        }
+        let detail = "a row tells of damage to a chunk that nothing refers to";
+        Ok(Err(orphaned(row, subject, detail, "drop the row")))
     }
 
     /// Whether a blob or upload may own blocks: as noted, or now, under any tenant.
