@@ -119,29 +119,30 @@ impl GarbageCollector {
 
     /// Collects the next rows that are due.
     async fn collect(&self, place: &mut Place, pass: &mut Pass) -> Result<(), MetadataError> {
-        let before = place.clone();
+        let mut reached = place.clone();
         let due = keys::garbage_due(self.service.now_ms());
         let rows = place.next(self.service.engine(), due, ROWS_PER_PASS).await?;
-        let (mut chunks, mut steps, mut reached, mut unfinished) = (Vec::new(), STEPS_PER_PASS, before, false);
+        let (mut chunks, mut steps, mut taken_apart) = (Vec::new(), STEPS_PER_PASS, None);
         for row in &rows {
             pass.examined += 1;
+            let here = Place::Behind(row.0.to_vec());
             match keys::garbage_of(&row.0).ok_or_else(|| MetadataError::missing("garbage's id"))? {
                 (not_before_ms, Garbage::Chunk(chunk)) => {
-                    chunks.extend(self.to_ask(row, (not_before_ms, chunk), pass)?)
+                    chunks.extend(self.to_ask(row, (not_before_ms, chunk), pass)?);
                 }
                 (not_before_ms, Garbage::Blocks(kind, blob)) => {
                     if !self.take_apart(Blocks { not_before_ms, kind, blob }, &mut steps, pass).await? {
-                        unfinished = true;
+                        taken_apart = Some(reached);
                         break;
                     }
+                    taken_apart = Some(here.clone());
                 }
             }
-            reached = Place::Behind(row.0.to_vec());
+            reached = here;
         }
-        // What was taken apart has added rows of chunks behind the last row that was there.
-        let added = steps < STEPS_PER_PASS && *place == Place::End;
-        if unfinished || added {
-            *place = reached;
+        // The rows of chunks that this added lie behind the row that was taken apart, but maybe not behind the last one.
+        if let Some(taken_apart) = taken_apart {
+            *place = taken_apart;
         }
         self.delete(chunks, pass).await
     }

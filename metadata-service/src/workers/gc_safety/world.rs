@@ -299,7 +299,8 @@ impl World {
         let live: Vec<_> = known.iter().filter(|known| known.fate == Fate::Committed).collect();
         let blocks: u64 = live.iter().map(|known| known.block_count()).sum();
         let blocks = usize::try_from(blocks).unwrap();
-        assert_eq!(self.model().files.len(), blocks, "{when}: files are left behind");
+        assert_eq!(self.left_behind(), Vec::<String>::new(), "{when}: files are left behind");
+        assert_eq!(self.model().files.len(), blocks, "{when}");
         for layer in [keys::GARBAGE, keys::DELETED, keys::RETAINED, keys::UPLOADS] {
             assert_eq!(self.rows(layer).await, 0, "{when}: rows are left behind");
         }
@@ -313,6 +314,15 @@ impl World {
             UsageRecord { used_bytes, used_blobs: live.len() as u64, ..UsageRecord::default() },
             "{when}"
         );
+    }
+
+    /// Files that no blob needs, and whose they were.
+    fn left_behind(&self) -> Vec<String> {
+        let model = self.model();
+        let blocks = model.known.iter().flat_map(|known| known.blocks.iter().map(move |block| (known, block)));
+        let left = blocks
+            .filter(|(known, (index, block))| model.files.contains(&block.at) && !known.needs(**index, self.now_ms()));
+        left.map(|(known, (index, _))| format!("block {index} of {}, {:?}", known.blob, known.fate)).collect()
     }
 
     async fn rows(&self, layer: &[u8]) -> usize {
