@@ -5,7 +5,7 @@
 //! the sum of its rows (I11), generations and records are valid (I12). It runs beside a service that works as well as on
 //! a folder that nobody uses; what changes meanwhile is looked at again before it counts.
 //!
-//! Without `repair` nothing is changed. With it, what can be set right without guessing is: see [`problem`]. Each repair
+//! Without `repair` nothing is changed. With it, what can be set right without guessing is: see `problem`. Each repair
 //! is one commit or one file, may be interrupted anywhere, and is found again by the next check if it was.
 //!
 //! Nothing is ever deleted here: rows that nothing refers to are dropped, chunks that nothing refers to are queued for the
