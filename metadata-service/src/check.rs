@@ -62,6 +62,8 @@ pub struct Check {
     listed: Option<Listed>,
     /// What is queued for collection.
     queued: HashSet<Garbage>,
+    /// Uploads that were open in an export and may have been committed in the time that its import lost.
+    kept_uploads: HashSet<BlobId>,
 }
 
 impl Check {
@@ -82,6 +84,7 @@ impl Check {
             silent: HashSet::new(),
             listed: None,
             queued: HashSet::new(),
+            kept_uploads: HashSet::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Metadata that are lost and restored from an older export: nothing is destroyed before it is decided (I16).
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use metadata_service::backup::{self, Imported};
 use metadata_service::config::Tuning;
 use metadata_service::storage::Opening;
-use mini_tectonic_client::{Category, Client, DownloadOptions, Reason, Sink};
+use mini_tectonic_client::{Category, CheckEvent, Client, DownloadOptions, Reason, Sink, Source, UploadOptions};
 use proto::entropy::OsEntropy;
 use proto::pb;
 use proto::runtime::clock::{Clock as _, ManualClock, SystemClock};
@@ -127,6 +128,66 @@ async fn i16_after_an_import_nothing_is_destroyed_until_it_is_decided_and_then_o
     wait_until("what was put after the export is gone", DEADLINE, gone).await;
     assert!(get(&client, kept.blob_id).await == old && get(&client, since.blob_id).await == content(4_000, 4));
     cluster.check().await;
+}
+
+/// What a check lists as of the lost time. A node that just learnt the time may refuse at first.
+async fn chunks_of_lost_time(cluster: &Cluster) -> usize {
+    let listed = || async {
+        let request = pb::CheckClusterRequest { repair: true, skip_bytes: true };
+        let events: Vec<_> = cluster.admin().check_cluster(request).await.unwrap().collect().await;
+        let kinds = events.into_iter().filter_map(|event| match event.unwrap() {
+            CheckEvent::Finding(finding) => Some(finding.kind()),
+            CheckEvent::Summary(_) => None,
+        });
+        let kinds: Vec<_> = kinds.collect();
+        if kinds.contains(&pb::FindingKind::NodeUnreachable) { Err(kinds) } else { Ok(kinds) }
+    };
+    let kinds = wait_until("the node can be checked", DEADLINE, listed).await;
+    kinds.into_iter().filter(|kind| *kind == pb::FindingKind::ChunkOfLostTime).count()
+}
+
+/// An upload was open at the export, and its blob was acknowledged after it. For the restored metadata it was an upload
+/// whose writer had gone: it expired, and the blob's bytes were collected although the lost time was to be kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn i16_what_was_being_uploaded_at_the_export_stays_until_it_is_given_up() {
+    let clock = Arc::new(ManualClock::at(SystemClock.now_ms()));
+    let builder = Cluster::builder().clock(Arc::clone(&clock) as _);
+    let often = |tuning: &mut Tuning| tuning.heartbeat_interval = Duration::from_millis(100);
+    let mut cluster = builder.metadata(often).build().await;
+    let client = cluster.tenant("posts", pb::Quota::default()).await;
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let uploading = tokio::spawn({
+        let client = client.clone();
+        async move { client.upload(Source::Reader(Box::new(reader)), UploadOptions::default()).await }
+    });
+    let open = || async {
+        let usage = client.get_tenant(None).await.unwrap().usage.unwrap();
+        if usage.reserved_blobs == 1 { Ok(()) } else { Err(usage) }
+    };
+    wait_until("the upload is open", DEADLINE, open).await;
+    let file = export(&cluster, true).await;
+    writer.write_all(&content(3_000, 1)).unwrap();
+    drop(writer);
+    uploading.await.unwrap().unwrap();
+    let committed = files(&cluster);
+    assert_eq!(committed.len(), 1);
+
+    lose_and_restore(&mut cluster, file, clock.now_ms()).await;
+    collect(&cluster, &clock).await;
+    assert_eq!((files(&cluster), chunks_of_lost_time(&cluster).await), (committed.clone(), 1), "undecided");
+    cluster.admin().end_restore(pb::LostTime::Keep).await.unwrap();
+    collect(&cluster, &clock).await;
+    cluster.restart_metadata().await;
+    collect(&cluster, &clock).await;
+    assert_eq!((files(&cluster), chunks_of_lost_time(&cluster).await), (committed, 1), "kept");
+    assert_eq!(client.get_tenant(None).await.unwrap().usage, Some(pb::Usage::default()), "it has expired nevertheless");
+    cluster.admin().end_restore(pb::LostTime::Discard).await.unwrap();
+    let gone = || async {
+        collect(&cluster, &clock).await;
+        if files(&cluster).is_empty() { Ok(()) } else { Err(files(&cluster)) }
+    };
+    wait_until("what was given up is gone", DEADLINE, gone).await;
+    assert_eq!(chunks_of_lost_time(&cluster).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,7 +72,11 @@ impl Check {
         let looked = if layer == keys::BLOBS {
             read::<BlobRecord>(row, &subject).map(drop)
         } else if layer == keys::UPLOADS {
-            read::<UploadRecord>(row, &subject).map(drop)
+            read::<UploadRecord>(row, &subject).map(|upload| {
+                if self.service.is_kept_upload(&upload) {
+                    self.kept_uploads.insert(blob);
+                }
+            })
         } else {
             read::<DeletedRecord>(row, &subject).map(drop)
         };

@@ -3,7 +3,8 @@
 //! The disk is listed first and the metadata read afterwards, so a chunk that was planned in between is known. A chunk
 //! that nothing refers to and nobody has queued is an orphan once it is older than an upload can be; by its id, which the
 //! metadata service drew by its own clock. After an import a chunk that was planned later than the export reaches is not
-//! called an orphan: its blob may be wanted.
+//! called an orphan: its blob may be wanted. The same is said of the chunks of an upload that the export shows open, since
+//! it may have been committed afterwards; rows still refer to these.
 
 use std::collections::HashMap;
 
@@ -14,9 +15,11 @@ use proto::runtime::clock::millis;
 use super::Check;
 use super::finding::{Finding, FindingKind, Subject};
 use super::problem::{Problem, Repair};
+use super::rows::{Found, find};
 use crate::error::MetadataError;
 use crate::nodes::chunks::{ChunkFiles, ChunkPage, NodeError};
 use crate::store::keys::{self, Garbage};
+use crate::store::records::ReverseRecord;
 
 /// Sizes of the bytes of every chunk that has files.
 pub(super) type Listed = HashMap<(NodeId, ChunkId), u64>;
@@ -69,12 +72,30 @@ impl Check {
         }
         self.summary.files += page.chunks.len() as u64;
         for files in page.chunks {
-            let known = self.engine().get(&keys::reverse(node, files.chunk)).await?.is_some();
-            if !known && !self.is_queued(Garbage::Chunk(files.chunk)).await? {
-                self.unknown(node, &files).await?;
+            match find::<ReverseRecord>(self.engine(), &keys::reverse(node, files.chunk)).await? {
+                Found::Record(reverse) => self.of_kept_upload(node, &files, &reverse).await?,
+                Found::Damaged(_reported_in_its_layer) => {}
+                Found::Nothing if self.is_queued(Garbage::Chunk(files.chunk)).await? => {}
+                Found::Nothing => self.unknown(node, &files).await?,
             }
         }
         Ok(())
+    }
+
+    /// Tells of a chunk whose upload was open in the export that was imported.
+    async fn of_kept_upload(
+        &mut self,
+        node: NodeId,
+        files: &ChunkFiles,
+        reverse: &ReverseRecord,
+    ) -> Result<(), MetadataError> {
+        if !self.kept_uploads.contains(&reverse.blob) {
+            return Ok(());
+        }
+        let bytes = files.data_bytes.unwrap_or_default();
+        let detail = format!("of an upload that was open at the export and maybe committed after it, {bytes} bytes");
+        let subject = Subject { blob: Some(reverse.blob), ..Subject::chunk(node, files.chunk) };
+        self.report(Problem::new(FindingKind::ChunkOfLostTime, subject, detail)).await
     }
 
     /// A chunk that nothing refers to.

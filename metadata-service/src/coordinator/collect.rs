@@ -8,6 +8,9 @@
 //! Of a deleted blob the first step only marks the tombstone: from that commit on it cannot be restored, before it nothing
 //! of it was touched. The last step drops the tombstone and what it counts.
 //!
+//! The row of an upload that was open in an export waits, whatever its time, until the operator gives up what the import of
+//! that export lost (I16).
+//!
 //! A row is believed only if what it is about confirms it: an upload that has ended, a tombstone that names this very row,
 //! blocks behind a blob's end. Every step may be repeated, by two collectors at once too: it finds its row changed or gone.
 //!
@@ -25,8 +28,8 @@ use crate::error::MetadataError;
 use crate::store::engine::{Batch, Decision, Row, View};
 use crate::store::keys::{self, GarbageKind};
 use crate::store::records::{
-    BlobRecord, BlockRecord, DeletedRecord, ExtentRecord, GarbageChunkRecord, GarbageRecord, UploadRecord, UploadState,
-    UsageRecord,
+    BlobRecord, BlockRecord, ClusterRecord, DeletedRecord, ExtentRecord, GarbageChunkRecord, GarbageRecord,
+    UploadRecord, UploadState, UsageRecord,
 };
 use crate::store::rows::{BatchExt as _, read, record_of};
 
@@ -69,10 +72,14 @@ pub enum Step {
     Done,
     /// It is not due.
     NotDue,
+    /// It was left alone: an import may have lost the commit that its blocks belong to.
+    Kept,
 }
 
 /// What a row still has to do.
 enum Task {
+    /// Wait: what it is about stays until the operator gives it up (I16).
+    Keep,
     /// Nothing: what it was about is no garbage, or no longer there.
     Nothing,
     /// Mark this tombstone.
@@ -102,6 +109,7 @@ pub fn step(view: &dyn View, context: &Context<'_>, blocks: &Blocks) -> Outcome<
     }
     let mut batch = Batch::default();
     let step = match task(view, blocks, &row)? {
+        Task::Keep => return unchanged(Step::Kept),
         Task::Nothing => {
             batch.delete(blocks.key());
             Step::Done
@@ -129,6 +137,7 @@ fn task(view: &dyn View, blocks: &Blocks, row: &GarbageRecord) -> Result<Task, M
             Some(upload) if upload.state == UploadState::Pending => {
                 Err(MetadataError::Bug("an open upload is listed as garbage (I6)"))
             }
+            Some(over) if is_kept(view, &over)? => Ok(Task::Keep),
             Some(_over) => Ok(Task::TakeApart(Last::Upload)),
             None => Ok(Task::Nothing),
         },
@@ -147,6 +156,13 @@ fn task(view: &dyn View, blocks: &Blocks, row: &GarbageRecord) -> Result<Task, M
             None => surplus_of_deleted(view, tenant, blob, row),
         },
     }
+}
+
+/// Whether the operator keeps what an import's lost time left, and the upload may have become a blob in it.
+fn is_kept(view: &dyn View, upload: &UploadRecord) -> Result<bool, MetadataError> {
+    let cluster: Option<ClusterRecord> = read(view, &keys::cluster())?;
+    let restores = cluster.map(|cluster| cluster.restores).unwrap_or_default();
+    Ok(restores.iter().any(|restore| restore.keeps_lost_time() && upload.outlived(restore)))
 }
 
 /// Of a deleted blob the surplus still goes by itself: the blob may be restored.

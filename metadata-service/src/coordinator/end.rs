@@ -53,6 +53,7 @@ fn end(
     let mut usage: UsageRecord = read(view, &keys::usage(tenant))?.ok_or_else(|| MetadataError::missing("usage"))?;
     usage::close_upload(&mut usage, upload.reserved_bytes)?;
     upload.state = state;
+    upload.end_epoch = Some(context.epoch);
     let due_ms = context.tuning.garbage_due_ms(context.now_ms);
     let mut batch = Batch::default();
     batch.set(keys::usage(tenant), &usage);

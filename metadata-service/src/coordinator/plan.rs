@@ -157,6 +157,8 @@ mod tests {
             short_block: None,
             create_ms: 0,
             lease_expire_ms: 1,
+            start_epoch: 1,
+            end_epoch: None,
         }
     }
 

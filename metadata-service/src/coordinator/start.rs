@@ -87,6 +87,8 @@ fn open(context: &Context<'_>, command: &StartUpload) -> UploadRecord {
         short_block: None,
         create_ms: context.now_ms,
         lease_expire_ms: context.now_ms.saturating_add(millis(context.tuning.upload_lease)),
+        start_epoch: context.epoch,
+        end_epoch: None,
     }
 }
 

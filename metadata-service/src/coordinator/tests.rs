@@ -37,6 +37,8 @@ use crate::store::rows::{BatchExt as _, load};
 
 /// Small blocks, so that a few bytes make many.
 pub(super) const BLOCK: u64 = 10;
+/// Incarnation of the metadata.
+pub(super) const EPOCH: u64 = 1;
 
 /// What the closures of commits share.
 struct Shared {
@@ -101,7 +103,7 @@ impl Bench {
                 entropy: &shared.entropy,
                 tuning: &shared.tuning,
                 nodes: &nodes,
-                epoch: 1,
+                epoch: EPOCH,
                 secret: &shared.secret,
             };
             decide(view, &context)

@@ -178,6 +178,8 @@ fn upload() -> UploadRecord {
         short_block: Some(2),
         create_ms: 1,
         lease_expire_ms: 2,
+        start_epoch: 1,
+        end_epoch: Some(2),
     }
 }
 

@@ -2,9 +2,12 @@
 //! the operator has said what becomes of the chunks that were planned behind the export.
 //!
 //! The decision is in the cluster's row; what is kept here in memory follows it, and is read again at the next start.
-//! Undecided, nothing is collected at all. Kept, the chunks of the lost time stay for ever and everything else is
-//! collected again; that may still be turned into a discard. Discarded, they are orphans like others; nothing can take
-//! that back.
+//! Undecided, nothing expires and nothing is collected at all. Kept, the chunks of the lost time stay for ever and
+//! everything else is collected again; that may still be turned into a discard. Discarded, they are orphans like others;
+//! nothing can take that back.
+//!
+//! Uploads that were open at the export may have become blobs in the lost time. Once kept they expire, which releases what
+//! they reserved, and their rows and chunks stay like those of the lost time.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -15,7 +18,7 @@ use crate::coordinator::Outcome;
 use crate::error::MetadataError;
 use crate::store::engine::{Batch, Decision, View};
 use crate::store::keys;
-use crate::store::records::{ClusterRecord, RestoreEnd, RestoreRecord};
+use crate::store::records::{ClusterRecord, RestoreEnd, RestoreRecord, UploadRecord};
 use crate::store::rows::{BatchExt as _, read};
 
 /// What becomes of the chunks of the lost time.
@@ -65,15 +68,20 @@ impl Service {
 
     /// Whether any import lost a time whose chunks stay, or may stay.
     pub fn keeps_lost_time(&self) -> bool {
-        self.shared.restores.find(|restore| restore.end != RestoreEnd::Discard).is_some()
+        self.shared.restores.find(RestoreRecord::keeps_lost_time).is_some()
     }
 
     /// Whether a chunk to which nothing refers must stay, because it was planned in a time that an import lost. Epoch
     /// and sequence are those of its checksum file.
     pub fn is_kept(&self, chunk: ChunkId, epoch: u64, sequence: u64) -> bool {
-        let keeps =
-            |restore: &RestoreRecord| restore.end != RestoreEnd::Discard && restore.lost(chunk, epoch, sequence);
+        let keeps = |restore: &RestoreRecord| restore.keeps_lost_time() && restore.lost(chunk, epoch, sequence);
         self.shared.restores.find(keeps).is_some()
+    }
+
+    /// Whether the blocks of an upload must stay, however it ended: it was open in an export that was imported, so it may
+    /// have been committed in the time that the import lost. The collector decides the same by what is stored.
+    pub fn is_kept_upload(&self, upload: &UploadRecord) -> bool {
+        self.shared.restores.find(|restore| restore.keeps_lost_time() && upload.outlived(restore)).is_some()
     }
 
     /// Notes what the operator decided. A repeat changes nothing.

@@ -165,6 +165,10 @@ impl GarbageCollector {
                     return Ok(true);
                 }
                 Step::NotDue => return Ok(true),
+                Step::Kept => {
+                    pass.skipped += 1;
+                    return Ok(true);
+                }
             }
         }
         Ok(false)

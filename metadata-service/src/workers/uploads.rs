@@ -7,6 +7,9 @@
 //! Leases are told by the wall clock, which may jump. A pass that the timer starts expires nothing after a jump, for as
 //! long as a lease: writers that are alive renew theirs by the new time meanwhile. A pass that somebody asks for does.
 //!
+//! Nothing expires while [`Service::collection_hold`] gives a reason, whoever asks: after an import an open upload may be a
+//! blob that was committed behind the export, and its writer cannot renew the lease while nobody serves (I16).
+//!
 //! Invariants: I7 (reservations and blocks of abandoned uploads are released), I11 (by commits that change both).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -64,10 +67,15 @@ impl UploadSweeper {
 
     async fn expire(&self, rows: &[Row], pass: &mut Pass) -> Result<(), MetadataError> {
         let now_ms = self.service.now_ms();
+        let held = self.service.collection_hold().is_some();
         for row in rows {
             let upload: UploadRecord = record_of(row)?;
             pass.examined += 1;
             if upload.state != UploadState::Pending || !upload.lease_is_over(now_ms) {
+                continue;
+            }
+            if held {
+                pass.skipped += 1;
                 continue;
             }
             let (tenant, blob) = keys::upload_of(&row.0).ok_or_else(|| MetadataError::missing("upload's id"))?;
@@ -101,6 +109,10 @@ impl Worker for UploadSweeper {
         "upload sweeper"
     }
 
+    fn holds_back(&self) -> Option<String> {
+        self.service.collection_hold()
+    }
+
     async fn run_once(&self) -> Result<Pass, MetadataError> {
         self.service.watch(self.pass().await)
     }
@@ -130,7 +142,7 @@ mod tests {
     use crate::service::testing;
     use crate::store::keys::RequestScope;
     use crate::store::memory::MemoryEngine;
-    use crate::store::records::{Description, Quota, TrafficClass, UsageRecord};
+    use crate::store::records::{Description, Quota, RestoreEnd, RestoreRecord, TrafficClass, UsageRecord};
 
     fn service(clock: &Arc<ManualClock>) -> Service {
         testing::service(Arc::new(MemoryEngine::new()), Arc::clone(clock))
@@ -204,6 +216,30 @@ mod tests {
         open_one(&service, RequestId { scope: RequestScope::Admin, id: String::new() }).await;
         clock.advance(Duration::from_secs(2 * 3600));
         assert_eq!(sweeper.run_once().await.unwrap().changed, 1, "whoever asks for a pass means it");
+    }
+
+    /// A blob was committed after the export from which the metadata were restored. For them it was an open upload, whose
+    /// lease ran out before anybody had looked.
+    #[tokio::test]
+    async fn i16_while_an_import_is_undecided_nothing_expires() {
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let restore = RestoreRecord { import_ms: 1, epoch: 1, sequence: 1, end: RestoreEnd::Undecided };
+        let engine = Arc::new(MemoryEngine::new());
+        let nodes = Arc::clone(service(&clock).chunk_nodes());
+        let restored = testing::restored_over(
+            Arc::<MemoryEngine>::clone(&engine),
+            Arc::clone(&clock),
+            Arc::clone(&nodes),
+            &[restore],
+        );
+        open(&restored, 2, 1).await;
+        let sweeper = UploadSweeper::new(restored);
+        clock.advance(Duration::from_secs(48 * 3600));
+        assert_eq!(sweep(&sweeper).await, (1, 1), "only the request is forgotten");
+        assert!(sweeper.holds_back().is_some());
+        let decided = RestoreRecord { end: RestoreEnd::Keep, ..restore };
+        let sweeper = UploadSweeper::new(testing::restored_over(engine, clock, nodes, &[decided]));
+        assert_eq!((sweep(&sweeper).await, sweeper.holds_back()), ((1, 2), None));
     }
 
     #[tokio::test]

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::coordinator::collect::hasten::{self, Walk};
 use crate::store::keys::GarbageKind;
-use crate::store::records::{DeletedRecord, GarbageRecord};
+use crate::store::records::{
+    ClusterRecord, DeletedRecord, GarbageRecord, RestoreEnd, RestoreRecord, SCHEMA, UploadRecord,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// The most that a tenant can hold in these tests.
@@ -93,6 +95,36 @@ fn two_collectors_at_once_do_each_step_once() {
     assert_eq!(bench.unreferenced(rows.clone()), bench.unreferenced(rows.clone()), "both may ask the node");
     assert_eq!(bench.collect().len(), 20);
     assert_eq!(bench.unreferenced(rows), Unreferenced::default());
+}
+
+/// What the cluster's row says of an import.
+fn imported(bench: &Bench, end: RestoreEnd) {
+    let cluster = ClusterId::generate(1, &SeededEntropy::new(1));
+    let restores = vec![RestoreRecord { import_ms: 1, epoch: EPOCH, sequence: 9, end }];
+    let key_check = content(0);
+    let row = ClusterRecord { cluster, epoch: EPOCH + 1, key_check, create_ms: 1, schema: SCHEMA, restores };
+    bench.put_row(keys::cluster(), &row);
+}
+
+/// An upload was open at an export, was committed, and was open again after the export had been imported. Its lease ran
+/// out, and the chunks of a blob that had been acknowledged were collected.
+#[test]
+fn i16_the_blocks_of_an_upload_that_an_import_found_open_stay_until_the_lost_time_is_given_up() {
+    let (bench, tenant) = Bench::with_tenant(Quota::default());
+    let [maybe_committed, given_up] = [(); 2].map(|()| bench.start(&tenant, "", Some(45)).unwrap().upload.blob);
+    bench.abort(&tenant, given_up).unwrap();
+    bench.advance(HOUR);
+    assert!(bench.expire(&tenant, maybe_committed).unwrap());
+    let key = keys::upload(&tenant, maybe_committed);
+    let expired: UploadRecord = bench.row(&key).unwrap();
+    assert_eq!(expired.end_epoch, Some(EPOCH));
+    bench.put_row(key, &UploadRecord { end_epoch: Some(EPOCH + 1), ..expired });
+    bench.advance(HOUR);
+    for (end, collected) in [(RestoreEnd::Undecided, 5), (RestoreEnd::Keep, 0), (RestoreEnd::Discard, 5)] {
+        imported(&bench, end);
+        assert_eq!(bench.collect().len(), collected, "{end:?}: what ended before the export goes");
+    }
+    assert_eq!((row_counts(&bench), bench.count(keys::GARBAGE)), ([0; 6], 0));
 }
 
 fn chunk_of(garbage: Garbage) -> proto::ids::ChunkId {

@@ -54,6 +54,11 @@ pub struct RestoreRecord {
 }
 
 impl RestoreRecord {
+    /// Whether what its lost time left stays, or may stay.
+    pub fn keeps_lost_time(&self) -> bool {
+        self.end != RestoreEnd::Discard
+    }
+
     /// Whether a chunk that was planned by this commit of this epoch belongs to the time that the import lost.
     ///
     /// An export may be imported twice, and each import begins the same epoch. What the first one planned is lost by the

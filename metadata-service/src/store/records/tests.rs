@@ -59,6 +59,8 @@ fn upload() -> UploadRecord {
         short_block: None,
         create_ms: 1,
         lease_expire_ms: 2,
+        start_epoch: 1,
+        end_epoch: None,
     }
 }
 
@@ -126,7 +128,7 @@ fn every_record_reads_as_written_and_no_damaged_one_is_read() {
     for state in [UploadState::Pending, UploadState::Aborted, UploadState::Expired] {
         keeps(&UploadRecord { state, ..upload() });
     }
-    keeps(&UploadRecord { declared_bytes: None, short_block: Some(0), ..upload() });
+    keeps(&UploadRecord { declared_bytes: None, short_block: Some(0), end_epoch: Some(2), ..upload() });
     keeps(&GarbageRecord { tenant, first_block: 3 });
     for tenant in [None, Some("posts".parse().unwrap())] {
         keeps(&garbage_chunk(node, tenant));
@@ -182,6 +184,8 @@ fn the_largest_records_stay_within_the_bound_of_a_value() {
         short_block: Some(largest),
         create_ms: largest,
         lease_expire_ms: largest,
+        start_epoch: largest,
+        end_epoch: Some(largest),
         ..upload()
     };
     let blob = BlobRecord {

@@ -2,6 +2,7 @@
 
 use super::Record;
 use super::blob::Description;
+use super::cluster::RestoreRecord;
 
 /// Where an upload stands; committed ones have no row, their blob has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +45,20 @@ pub struct UploadRecord {
     pub create_ms: u64,
     /// When its lease runs out.
     pub lease_expire_ms: u64,
+    /// The metadata's epoch when it was started; 0 in rows from before this was noted.
+    pub start_epoch: u64,
+    /// The metadata's epoch when it ended; `None` while it is open, and in rows from before this was noted.
+    pub end_epoch: Option<u64>,
 }
 
 impl UploadRecord {
+    /// Whether it was open in an export that was imported while it was: then it may have been committed in the time that
+    /// the import lost, and its chunks be an acknowledged blob's. An epoch ends with an import and with nothing else, so
+    /// this is told without any clock; where it was not noted, it may have been.
+    pub fn outlived(&self, restore: &RestoreRecord) -> bool {
+        self.start_epoch <= restore.epoch && self.end_epoch.is_none_or(|end_epoch| end_epoch > restore.epoch)
+    }
+
     /// Most bytes that a planned block may hold. With a declared size it must hold exactly these.
     pub fn max_bytes_of(&self, index: u64) -> u64 {
         let total = self.declared_bytes.unwrap_or(self.reserved_bytes);
@@ -90,6 +102,10 @@ pub struct UploadRaw {
     create_ms: u64,
     #[prost(uint64, tag = "14")]
     lease_expire_ms: u64,
+    #[prost(uint64, tag = "15")]
+    start_epoch: u64,
+    #[prost(uint64, optional, tag = "16")]
+    end_epoch: Option<u64>,
 }
 
 impl Record for UploadRecord {
@@ -117,6 +133,8 @@ impl Record for UploadRecord {
             short_block: self.short_block,
             create_ms: self.create_ms,
             lease_expire_ms: self.lease_expire_ms,
+            start_epoch: self.start_epoch,
+            end_epoch: self.end_epoch,
         }
     }
 
@@ -141,6 +159,8 @@ impl Record for UploadRecord {
             short_block: raw.short_block,
             create_ms: raw.create_ms,
             lease_expire_ms: raw.lease_expire_ms,
+            start_epoch: raw.start_epoch,
+            end_epoch: raw.end_epoch,
         })
     }
 }

@@ -369,7 +369,8 @@ impl Model {
     }
 
     fn end(&mut self, at: usize, state: UploadState, now_ms: u64) {
-        self.known[at].upload.state = state;
+        let upload = &mut self.known[at].upload;
+        (upload.state, upload.end_epoch) = (state, Some(EPOCH));
         let due_ms = now_ms + millis(self.tuning.garbage_grace);
         self.queue(due_ms, GarbageKind::Upload, self.known[at].blob, 0);
     }

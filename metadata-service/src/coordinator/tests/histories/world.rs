@@ -127,6 +127,8 @@ impl World {
             short_block: None,
             create_ms: now_ms,
             lease_expire_ms: now_ms + lease,
+            start_epoch: EPOCH,
+            end_epoch: None,
         };
         let blob = BlobId::generate(0, &SeededEntropy::new(0));
         Known { blob, upload, blocks: Vec::new(), fate: Fate::Upload }
