@@ -6,9 +6,17 @@
 //! its id, which this service drew by its own clock. It becomes garbage like any other: due after the grace, looked up
 //! once more by the commit that queues it and by the collector before its node is asked.
 //!
+//! The reverse rows are asked because that is one read for each chunk, but the loss of one must not cost a chunk. So before
+//! anything is queued all blocks are gone through, as bounded pages of one scan: what any block still lists is no orphan
+//! but damage of the metadata. It is left alone, logged, counted as failed, and told until `fsck --repair` has put the row
+//! back. The block's id is not taken from the checksum file, which a crashed write does not have. Most sweeps find nothing
+//! to queue, and do without the scan.
+//!
 //! A pass sweeps one node. Only a list that is complete counts: after any error nothing of that node is queued, and what
-//! was seen before is forgotten. What the last sweep saw is kept in memory, bounded; a restart costs one more sweep. What
-//! there was no room for is not queued, but counts when it is asked whether a sweep wants too much.
+//! was seen before is forgotten. That is meant so: an error says that disk or network are not to be believed at the moment,
+//! and then neither is what they said last; two sweeps more are a low price for it. What the last sweep saw is kept in
+//! memory, bounded; a restart costs one more sweep. What there was no room for is not queued, but counts when it is asked
+//! whether a sweep wants too much.
 //!
 //! It holds back, whoever asks: while [`Service::collection_hold`] gives a reason; and from chunks of a time that an import
 //! lost, as long as [`Service::is_kept`] says so (I16). It holds back unless somebody asks: for as long as a lease or the
@@ -36,12 +44,16 @@ use crate::nodes::chunks::{ChunkFiles, ChunkPage, NodeError};
 use crate::service::Service;
 use crate::store::engine::KeyRange;
 use crate::store::keys::{self, Garbage};
+use crate::store::records::{BlockRecord, ChunkRecord};
+use crate::store::rows::record_of;
 use crate::workers::place::Place;
 
 /// Longest wait for the pace before a page is looked at: a node cuts a list that is not taken.
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);
 /// Garbage rows that are read at once.
 const GARBAGE_PER_PAGE: usize = 256;
+/// Blocks that are read at once.
+const BLOCKS_PER_PAGE: usize = 256;
 /// Nodes whose trouble is told in full.
 const NOTES_MAX: usize = 3;
 
@@ -205,6 +217,22 @@ impl OrphanSweeper {
         Ok(())
     }
 
+    /// Drops the orphans that a block lists, and says so; returns how many.
+    async fn leave_listed(&self, node: NodeId, orphans: &mut BTreeSet<ChunkId>) -> Result<u64, MetadataError> {
+        let (mut place, before) = (Place::Start, orphans.len());
+        while place != Place::End {
+            let range = KeyRange::prefix(keys::BLOCKS);
+            for row in place.next(self.service.engine(), range, BLOCKS_PER_PAGE).await? {
+                for ChunkRecord { chunk, .. } in record_of::<BlockRecord>(&row)?.chunks {
+                    if orphans.remove(&chunk) {
+                        tracing::error!(%node, %chunk, "a block lists a chunk whose reverse row is missing; it stays");
+                    }
+                }
+            }
+        }
+        Ok(before.abs_diff(orphans.len()) as u64)
+    }
+
     /// Queues what was found twice; returns what an operator should know.
     async fn judge(
         &self,
@@ -214,7 +242,12 @@ impl OrphanSweeper {
         accepted: bool,
         pass: &mut Pass,
     ) -> Result<Option<String>, MetadataError> {
-        let orphans: Vec<_> = findings.suspects.intersection(before).copied().collect();
+        let mut orphans: BTreeSet<_> = findings.suspects.intersection(before).copied().collect();
+        if !orphans.is_empty() {
+            findings.contradicted = self.leave_listed(node, &mut orphans).await?;
+            pass.failed += findings.contradicted;
+        }
+        let orphans: Vec<_> = orphans.into_iter().collect();
         let too_many = findings.is_too_much(orphans.len()) && !accepted;
         if too_many {
             pass.skipped += orphans.len() as u64;

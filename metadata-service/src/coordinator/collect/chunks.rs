@@ -1,13 +1,14 @@
 //! Single chunks: the last look before a node is asked, and the end of a row.
 
-use proto::ids::ChunkId;
+use proto::ids::{BlockId, ChunkId, NodeId};
 use proto::limits::BATCH_WRITES_MAX;
 
 use crate::coordinator::{Context, Outcome};
+use crate::error::MetadataError;
 use crate::nodes::Condemned;
 use crate::store::engine::{Batch, Decision, View};
 use crate::store::keys;
-use crate::store::records::GarbageChunkRecord;
+use crate::store::records::{BlockRecord, GarbageChunkRecord};
 use crate::store::rows::read;
 
 /// Chunks that one commit looks at.
@@ -25,6 +26,8 @@ pub struct Unreferenced {
     pub chunks: Vec<(ChunkRow, Condemned)>,
     /// Rows that were dropped since something refers to their chunk: it is no garbage.
     pub referenced: u64,
+    /// Chunks that their block's row lists while the row that leads back from them is missing. Their rows stay.
+    pub contradicted: Vec<ChunkId>,
 }
 
 /// Looks again, in the commit's turn, that nothing refers to these chunks, at most [`CHUNKS_PER_LOOK`]. That holds from
@@ -46,10 +49,20 @@ pub fn unreferenced(view: &dyn View, context: &Context<'_>, rows: &[ChunkRow]) -
             found.referenced += 1;
             continue;
         }
+        if lists(view, record.block, record.node, chunk)? {
+            found.contradicted.push(chunk);
+            continue;
+        }
         let condemned = Condemned { node: record.node, binding: record.binding(chunk), tenant: record.tenant };
         found.chunks.push((*row, condemned));
     }
     Ok((Decision { batch, frees_space: true }, found))
+}
+
+/// Whether the block's row, if there is one, lists the chunk: a lost reverse row alone makes no garbage.
+fn lists(view: &dyn View, block: BlockId, node: NodeId, chunk: ChunkId) -> Result<bool, MetadataError> {
+    let block: Option<BlockRecord> = read(view, &keys::block(block))?;
+    Ok(block.is_some_and(|block| block.holds(node, chunk)))
 }
 
 /// Drops the rows of chunks, at most [`CHUNKS_PER_LOOK`], that their nodes no longer have.

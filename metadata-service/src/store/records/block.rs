@@ -97,6 +97,13 @@ pub struct BlockRecord {
     pub chunks: Vec<ChunkRecord>,
 }
 
+impl BlockRecord {
+    /// Whether one of its chunks is this one, at this node.
+    pub fn holds(&self, node: NodeId, chunk: ChunkId) -> bool {
+        self.chunks.iter().any(|one| one.node == node && one.chunk == chunk)
+    }
+}
+
 /// Layout of [`ChunkRecord`].
 #[derive(Clone, PartialEq, prost::Message)]
 struct ChunkRaw {

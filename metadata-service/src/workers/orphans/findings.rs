@@ -43,6 +43,8 @@ pub(super) struct Findings {
     pub(super) suspects: BTreeSet<ChunkId>,
     /// More of them, for which there is no room.
     pub(super) beyond: u64,
+    /// Chunks that only a lost reverse row made look like orphans.
+    pub(super) contradicted: u64,
     /// No more are taken.
     pub(super) closed: bool,
 }
@@ -80,7 +82,14 @@ impl Findings {
         let foreign = (self.foreign > 0).then(|| {
             format!("files on node {node} that no service of this cluster made: {}; they are left alone", self.foreign)
         });
-        let notes: Vec<_> = orphans.into_iter().chain(foreign).collect();
+        let contradicted = (self.contradicted > 0).then(|| {
+            format!(
+                "blocks list {} chunks of node {node} whose reverse rows are missing: metadata are damaged; nothing of \
+                 them is deleted: run 'mini-tectonic-rs fsck --repair'",
+                self.contradicted
+            )
+        });
+        let notes: Vec<_> = orphans.into_iter().chain(contradicted).chain(foreign).collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 }

@@ -14,7 +14,9 @@ use crate::nodes::{ChunkNodes, Condemned, Deletion, Report};
 use crate::service::testing;
 use crate::store::engine::{Batch, Decision, EngineExt as _};
 use crate::store::memory::MemoryEngine;
-use crate::store::records::{GarbageChunkRecord, NodeRecord, RestoreEnd, RestoreRecord, ReverseRecord};
+use crate::store::records::{
+    BlockRecord, ChunkRecord, Encoding, GarbageChunkRecord, NodeRecord, RestoreEnd, RestoreRecord, ReverseRecord,
+};
 use crate::store::rows::{BatchExt as _, RowError, record_of};
 
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -114,6 +116,22 @@ impl World {
         let record = ReverseRecord { block, blob, shard_index: 0, generation: 1, epoch: 1, sequence: 1 };
         let mut batch = Batch::default();
         batch.set(keys::reverse(self.node, chunk), &record);
+        self.write(batch).await;
+    }
+
+    /// A sealed block lists the chunk.
+    async fn list_in_block(&self, chunk: ChunkId) {
+        let chunk = ChunkRecord { chunk, node: self.node, epoch: 1, sequence: 1, sums: None };
+        let record = BlockRecord {
+            blob: BlobId::generate(1, &self.entropy),
+            index: 0,
+            encoding: Encoding::Replicated { copies: 1 },
+            generation: 1,
+            sealed: None,
+            chunks: vec![chunk],
+        };
+        let mut batch = Batch::default();
+        batch.set(keys::block(BlockId::generate(1, &self.entropy)), &record);
         self.write(batch).await;
     }
 
@@ -241,6 +259,23 @@ async fn after_a_jump_of_the_clock_nothing_is_swept_by_itself_for_as_long_as_a_l
         world.sweeper.run_scheduled().await.unwrap();
     }
     assert_eq!((world.queued().await.len(), world.told()), (1, String::new()));
+}
+
+/// A reverse row was lost, and the chunk of a committed blob looked like an orphan for it.
+#[tokio::test]
+async fn i6_a_chunk_that_only_a_lost_reverse_row_makes_an_orphan_stays_and_it_is_said_until_the_row_is_back() {
+    let world = World::new().await;
+    let (needed, orphan) = (world.plant(LONG_AGO_MS), world.plant(LONG_AGO_MS));
+    world.list_in_block(needed).await;
+    assert_eq!((world.sweep().await.failed, world.told()), (0, String::new()));
+    assert_eq!(world.sweep().await, Pass { examined: 2, changed: 1, failed: 1, ..Pass::default() });
+    for _again in 0..2 {
+        assert_eq!(world.queued().await, BTreeSet::from([orphan]));
+        assert!(world.told().contains("blocks list 1 chunks"), "{}", world.told());
+        assert_eq!(world.sweep().await, Pass { examined: 2, failed: 1, ..Pass::default() });
+    }
+    world.refer(needed).await;
+    assert_eq!((world.sweep().await.failed, world.told()), (0, String::new()));
 }
 
 fn restore(end: RestoreEnd) -> RestoreRecord {

@@ -296,7 +296,7 @@ impl World {
                 Condemned { node: record.node, tenant: record.tenant.clone(), binding: record.binding(row.1) };
             (**row, condemned)
         });
-        let said = Unreferenced { chunks: condemned.collect(), referenced: 0 };
+        let said = Unreferenced { chunks: condemned.collect(), ..Unreferenced::default() };
         let found = self.bench.decide(move |view, context| chunks::unreferenced(view, context, &rows)).unwrap();
         self.figures.count("look at chunks", !found.chunks.is_empty());
         assert_eq!(found, said);
