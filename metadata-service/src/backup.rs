@@ -30,6 +30,8 @@ mod decode;
 mod encode;
 mod error;
 mod export;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod import;
 #[cfg(test)]
 mod tests;

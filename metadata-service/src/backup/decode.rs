@@ -5,6 +5,7 @@ use std::fmt;
 use prost::Message as _;
 use proto::checksum::{Sha256, Sha256Hasher, crc32c};
 use proto::ids::ClusterId;
+use proto::limits::RECORD_BYTES_MAX;
 use proto::secret::SecretKey;
 
 use super::{
@@ -102,6 +103,12 @@ impl Decoder {
         Ok(Summary { header: header.ok_or(truncated)?, sequence, rows, commits, bytes: offset })
     }
 
+    /// Bytes that are held at the moment.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     fn unread(&self) -> &[u8] {
         self.buffer.get(self.read..).unwrap_or_default()
     }
@@ -189,6 +196,9 @@ impl Decoder {
             if row.key <= self.last_key {
                 return Err(self.damaged("its rows are not in order"));
             }
+            if value.len() > RECORD_BYTES_MAX {
+                return Err(self.damaged("a row is too long"));
+            }
             self.last_key.clone_from(&row.key);
             rows.push((row.key, value));
         }
@@ -203,6 +213,10 @@ impl Decoder {
         }
         if raw.writes.iter().any(|write| write.key.is_empty()) {
             return Err(self.damaged("a commit writes nowhere"));
+        }
+        let too_long = |write: &raw::Write| write.value.as_ref().is_some_and(|value| value.len() > RECORD_BYTES_MAX);
+        if raw.writes.iter().any(too_long) {
+            return Err(self.damaged("a row is too long"));
         }
         self.sequence = raw.sequence;
         self.commits += 1;

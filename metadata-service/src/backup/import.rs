@@ -91,16 +91,17 @@ async fn blocking<T: Send + 'static>(
 
 /// What the first reading found.
 #[derive(Debug)]
-struct Plan {
-    summary: Summary,
+pub(super) struct Plan {
+    /// The file, verified to its end.
+    pub(super) summary: Summary,
     /// The cluster's row as exported.
     row: ClusterRecord,
 }
 
 /// The file.
 #[derive(Debug, Clone)]
-struct Source {
-    path: PathBuf,
+pub(super) struct Source {
+    pub(super) path: PathBuf,
 }
 
 impl Source {
@@ -134,7 +135,7 @@ impl Source {
     }
 
     /// Reads the whole file, and looks whether what it holds can be imported.
-    fn verify(&self) -> Result<Plan, ImportError> {
+    pub(super) fn verify(&self) -> Result<Plan, ImportError> {
         let mut row: Option<Vec<u8>> = None;
         let summary = self.read(|writes| {
             for (key, value) in writes {
@@ -162,7 +163,7 @@ impl Source {
 }
 
 /// Writes the file's rows, all but the cluster's, which comes last.
-async fn fill(engine: &dyn Engine, source: Source, storage: &Path) -> Result<(), ImportError> {
+pub(super) async fn fill(engine: &dyn Engine, source: Source, storage: &Path) -> Result<(), ImportError> {
     let (frames, mut read) = mpsc::channel::<Writes>(FRAMES_AHEAD);
     let reading = tokio::task::spawn_blocking(move || {
         // A closed channel means that a write failed, which is told there.

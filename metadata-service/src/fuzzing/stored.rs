@@ -10,16 +10,16 @@ use proto::token::TokenKeyId;
 use crate::store::engine::KeyRange;
 use crate::store::keys;
 use crate::store::records::{
-    BlobRecord, BlockRecord, BlockSums, ChunkRecord, ClusterRecord, DeletedRecord, Description, Encoding, ExtentRecord,
-    GarbageChunkRecord, GarbageRecord, Holder, NameRecord, NodeRecord, Quota, Record, RequestRecord, RestoreEnd,
-    RestoreRecord, RetainedRecord, ReverseRecord, TenantRecord, TokenRecord, TrafficClass, UploadRecord, UploadState,
-    UsageRecord, decode, encode,
+    BlobRecord, BlockRecord, BlockSums, ChunkRecord, ClusterRecord, Damage, DamageRecord, DeletedRecord, Description,
+    Encoding, ExtentRecord, GarbageChunkRecord, GarbageRecord, Holder, NameRecord, NodeRecord, Quota, Record,
+    RequestRecord, RestoreEnd, RestoreRecord, RetainedRecord, ReverseRecord, TenantRecord, TokenRecord, TrafficClass,
+    UploadRecord, UploadState, UsageRecord, WorkerRecord, decode, encode,
 };
 
 type Check = fn(&[u8]);
 
 /// Every kind of record. New ones go to the end, since a corpus names them by their place.
-const RECORDS: [Check; 16] = [
+const RECORDS: [Check; 18] = [
     check::<BlobRecord>,
     check::<DeletedRecord>,
     check::<NameRecord>,
@@ -36,6 +36,8 @@ const RECORDS: [Check; 16] = [
     check::<GarbageRecord>,
     check::<GarbageChunkRecord>,
     check::<RetainedRecord>,
+    check::<DamageRecord>,
+    check::<WorkerRecord>,
 ];
 
 /// What was read is written and read again as the same.
@@ -55,7 +57,8 @@ pub(super) fn record(input: &[u8]) {
     RECORDS.iter().cycle().skip(usize::from(kind % 128)).take(1).for_each(|check| check(&sealed));
 }
 
-fn sealed(body: &[u8]) -> Vec<u8> {
+/// A record of this body.
+pub(super) fn sealed(body: &[u8]) -> Vec<u8> {
     let covered = [&[1], body].concat();
     [covered.as_slice(), &crc32c(&covered).to_be_bytes()].concat()
 }
@@ -79,6 +82,8 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         encode(&GarbageRecord { tenant: tenant_id(), first_block: 3 }),
         encode(&garbage_chunk()),
         encode(&RetainedRecord {}),
+        encode(&damage()),
+        encode(&WorkerRecord { paused: true, pace_per_second: Some(0), run_count: 3 }),
     ];
     let bodies = whole.iter().map(|bytes| bytes.split_last_chunk::<4>().map_or(&[][..], |(body, _crc)| body));
     let mut seeds: Vec<Vec<u8>> =
@@ -157,6 +162,11 @@ fn garbage_chunk() -> GarbageChunkRecord {
     GarbageChunkRecord::new(node_id(), Some(tenant_id()), &binding)
 }
 
+fn damage() -> DamageRecord {
+    let (tenant, detail) = (Some(tenant_id()), "piece 3 differs".to_owned());
+    DamageRecord { tenant, block: block_id(), blob: blob_id(), damage: Damage::Corrupt, detail, find_ms: 5 }
+}
+
 fn tenant() -> TenantRecord {
     let token = TokenKeyId::generate(&entropy());
     let quota = Quota { max_bytes: Some(1), max_blobs: None };
@@ -202,6 +212,9 @@ fn parse_key(key: &[u8]) {
     remakes(keys::block_of(key).map(keys::block), key);
     remakes(keys::extent_of(key).map(|(blob, index)| keys::extent(blob, index)), key);
     remakes(keys::reverse_of(key).map(|(node, chunk)| keys::reverse(node, chunk)), key);
+    remakes(keys::damage_of(key).map(|(node, chunk)| keys::damage(node, chunk)), key);
+    remakes(keys::worker_of(key).map(keys::worker), key);
+    remakes(keys::retained_of(key).map(|(tenant, delete_ms, blob)| keys::retained(&tenant, delete_ms, blob)), key);
     let garbage = keys::garbage_of(key).map(|(not_before_ms, garbage)| match garbage {
         keys::Garbage::Blocks(kind, blob) => keys::garbage(not_before_ms, kind, blob),
         keys::Garbage::Chunk(chunk) => keys::garbage_chunk(not_before_ms, chunk),
@@ -240,6 +253,9 @@ pub(super) fn key_seeds() -> Vec<Vec<u8>> {
         keys::reverse(node_id(), chunk_id()),
         keys::garbage(1, keys::GarbageKind::Blob, blob_id()),
         keys::garbage_chunk(1, chunk_id()),
+        keys::retained(&tenant, 3, blob_id()),
+        keys::damage(node_id(), chunk_id()),
+        keys::worker("scrub"),
     ];
     keys.iter().map(|key| [&[0], key.as_slice()].concat()).chain([b"\x01a\0b\na".to_vec()]).collect()
 }

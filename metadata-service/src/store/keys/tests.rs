@@ -36,6 +36,8 @@ fn no_layer_s_prefix_is_the_beginning_of_another_s() {
         request(&RequestScope::Admin, "r"),
         name(&tenant_id, "n", blob_id(1)),
         node(node_id),
+        worker("scrub"),
+        damage(node_id, ChunkId::generate(1, &entropy)),
     ];
     let layers: BTreeSet<Vec<u8>> =
         keys.iter().map(|key| key.split_inclusive(|byte| *byte == b'/').next().unwrap().to_vec()).collect();
@@ -135,11 +137,26 @@ proptest! {
 
     #[test]
     fn no_key_panics(key in proptest::collection::vec(any::<u8>(), 0..60)) {
-        for prefix in [&b""[..], UPLOADS, NODES, TENANTS, USAGES, EXTENTS, BLOCKS, REVERSE, NAMES, GARBAGE] {
+        for prefix in [
+            &b""[..],
+            UPLOADS,
+            NODES,
+            TENANTS,
+            USAGES,
+            EXTENTS,
+            BLOCKS,
+            REVERSE,
+            NAMES,
+            GARBAGE,
+            RETAINED,
+            DAMAGE,
+            WORKERS,
+        ] {
             let key = [prefix, &key].concat();
             let parsed = (blob_of(&key), node_of(&key), tenant_of(&key), upload_of(&key), extent_index(&key));
             drop(parsed);
             drop((usage_of(&key), extent_of(&key), block_of(&key), reverse_of(&key), name_of(&key), garbage_of(&key)));
+            drop((retained_of(&key), damage_of(&key), worker_of(&key).is_some()));
         }
     }
 }
