@@ -119,6 +119,8 @@ pub enum Reason {
     TenantNotEmpty,
     /// The deleted blob is being collected and cannot be restored.
     BlobCollected,
+    /// A later version of the program wrote what is asked for.
+    FormatTooNew,
     /// Nothing waits for this decision: the metadata were not imported, or the decision was made.
     NotRestored,
     /// The service is about to stop.
@@ -139,7 +141,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::FieldInvalid,
         Self::FrameTooLarge,
         Self::ChecksumMismatch,
@@ -173,6 +175,7 @@ impl Reason {
         Self::TenantNotEmpty,
         Self::BlobCollected,
         Self::NotRestored,
+        Self::FormatTooNew,
         Self::Draining,
         Self::Starting,
         Self::ReadOnly,
@@ -218,6 +221,7 @@ impl Reason {
             Self::TenantNotEmpty => "TENANT_NOT_EMPTY",
             Self::BlobCollected => "BLOB_COLLECTED",
             Self::NotRestored => "NOT_RESTORED",
+            Self::FormatTooNew => "FORMAT_TOO_NEW",
             Self::Draining => "DRAINING",
             Self::Starting => "STARTING",
             Self::ReadOnly => "READ_ONLY",
@@ -257,7 +261,8 @@ impl Reason {
             | Self::UploadCommitted
             | Self::TenantNotEmpty
             | Self::BlobCollected
-            | Self::NotRestored => Kind::FailedPrecondition,
+            | Self::NotRestored
+            | Self::FormatTooNew => Kind::FailedPrecondition,
             Self::Draining
             | Self::Starting
             | Self::ReadOnly
@@ -308,6 +313,7 @@ impl Reason {
             | Self::TenantNotEmpty
             | Self::BlobCollected
             | Self::NotRestored
+            | Self::FormatTooNew
             | Self::ReadOnly
             | Self::Internal => Retry::Never,
         }

@@ -66,6 +66,19 @@ pub enum ChunkError {
     /// The chunk's bytes are not those that were committed.
     #[error("chunk {0} is damaged at this node; nothing of the damaged part was sent")]
     Corrupt(ChunkId),
+    /// A later version of this program wrote the chunk's checksum file.
+    #[error(
+        "chunk {chunk} has a checksum file of a later version {found}; this program knows up to {known}: \
+         use a newer program; nothing was changed"
+    )]
+    ChecksumFileTooNew {
+        /// The chunk.
+        chunk: ChunkId,
+        /// The file's version.
+        found: u32,
+        /// The latest one known here.
+        known: u32,
+    },
     /// Another stream, or a delete, ended this one.
     #[error("another call took over this chunk")]
     TakenOver,
@@ -165,11 +178,18 @@ impl ChunkError {
         move |source| Self::Io { action, source }
     }
 
-    /// Like [`ChunkError::io`], where a call opens files: exhausted descriptors pass by themselves.
+    /// Like [`ChunkError::io`], for what may fail for want of something that comes back.
     pub(crate) fn file(action: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| match Errno::from_io_error(&source) {
-            Some(Errno::MFILE | Errno::NFILE) => Self::Overloaded("open files"),
-            Some(_) | None => Self::Io { action, source },
+        move |source| Self::passing(&source).unwrap_or(Self::Io { action, source })
+    }
+
+    /// An error that passes by itself and says nothing of the file: out of descriptors, of memory, of something else.
+    pub(crate) fn passing(error: &io::Error) -> Option<Self> {
+        match Errno::from_io_error(error)? {
+            Errno::MFILE | Errno::NFILE => Some(Self::Overloaded("open files")),
+            Errno::NOMEM => Some(Self::Overloaded("demands on memory")),
+            Errno::AGAIN => Some(Self::Overloaded("file operations")),
+            _what_stays => None,
         }
     }
 }
@@ -188,6 +208,7 @@ impl Classify for ChunkError {
             Self::AlreadyExists(_) => Reason::ChunkAlreadyExists,
             Self::Missing(_) => Reason::ChunkMissing,
             Self::Corrupt(_) => Reason::ChunkCorrupt,
+            Self::ChecksumFileTooNew { .. } => Reason::FormatTooNew,
             Self::TakenOver => Reason::ConcurrentWrite,
             Self::UploadOver => Reason::UploadExpired,
             Self::Overloaded(_) => Reason::Overloaded,
@@ -222,7 +243,11 @@ impl Classify for ChunkError {
         if let Self::FrameTooLarge { max } = self {
             details.facts.push(("max_frame_size_bytes", max.to_string()));
         }
-        if let Self::Missing(chunk) | Self::Corrupt(chunk) | Self::AlreadyExists(chunk) = self {
+        if let Self::Missing(chunk)
+        | Self::Corrupt(chunk)
+        | Self::AlreadyExists(chunk)
+        | Self::ChecksumFileTooNew { chunk, .. } = self
+        {
             details.resource = Some(("chunk", chunk.to_string()));
         }
         details

@@ -1,8 +1,8 @@
 //! The handle to a running service, and its end.
 //!
 //! Order of a stop: no new calls; health off; calls in flight finish, or are cut when the drain is over; tasks end, each
-//! leaving its write as a broken stream would; writes without a writer are dropped with their files; the folder is
-//! unlocked, unless the disk hangs and a job may still change a file: then only the end of the process unlocks it. It promises no more than an end by force does: what a receipt was given for is durable, what was not is not.
+//! leaving its write as a broken stream would; the scrub's position is kept; writes without a writer are dropped with
+//! their files; the folder is unlocked, unless the disk hangs and a job may still change a file: then only the end of the process unlocks it. It promises no more than an end by force does: what a receipt was given for is durable, what was not is not.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -89,12 +89,15 @@ impl Running {
 
     /// Stops the service. Returns whether every call ended by itself within the drain, and every task in time.
     pub async fn shutdown(self) -> bool {
-        let Self { node, health, server: Server { task, stop, guards, .. }, lock, .. } = self;
+        let Self { node, health, server: Server { task, stop, guards, .. }, scrub, lock, .. } = self;
         node.draining.cancel();
         health.all_off().await;
         stop.cancel();
         let drained = task.await.ok().flatten().unwrap_or(false);
         let ended = node.tasks.shutdown(TASKS_END_WITHIN).await;
+        if tokio::time::timeout(TASKS_END_WITHIN, scrub.keep_position()).await.is_err() {
+            tracing::debug!("the scrub's position could not be kept in time");
+        }
         match tokio::time::timeout(TASKS_END_WITHIN, node.store.close()).await {
             Ok(Ok(_dropped)) => {}
             Ok(Err(error)) => {

@@ -14,8 +14,13 @@
 //! (see [`verify`](crate::store::verify)). The pace is the operator's; else the setting's; else twice what it takes to read
 //! all that the disk holds within the period. A sweep that ends early rests until the period is over.
 //!
-//! Order: a chunk is looked at, what was found is reported, then the position moves. Crash: the position is that of the
-//! last pass, or none; some chunks are read again.
+//! One sweep at a time: while somebody waits for a run of their own, the timer leaves the sweep to that run; a second
+//! run waits for the first, and then begins at the first chunk.
+//!
+//! Order: a chunk is looked at, what was found is reported, then the position moves. It is kept on the disk at the end of
+//! a sweep, at a stop, and else only once in a while, since each time costs two syncs. Crash: the position is one that
+//! was kept, or none; what was read since then, at most a minute's work or a gibibyte and one pass, is read again, which
+//! does no harm.
 
 mod control;
 mod inspector;
@@ -31,6 +36,7 @@ use proto::ids::ChunkId;
 use proto::limits::MIB;
 use proto::runtime::clock::millis;
 use proto::runtime::worker::{Pace, Pass, Worker};
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 pub(crate) use self::control::{Orders, Report as WorkReport, ScrubControl};
@@ -45,8 +51,11 @@ use crate::time::NodeTime;
 
 /// Bytes read between two looks at pace and pause.
 const STEP_BYTES: u64 = MIB;
-/// Bytes after which a pass ends and the position is kept.
+/// Bytes after which a pass ends.
 const PASS_BYTES: u64 = 64 * MIB;
+/// The position is kept after so many bytes, or so long, whichever comes first.
+const KEEP_AFTER_BYTES: u64 = 1024 * MIB;
+const KEEP_AFTER: Duration = Duration::from_secs(60);
 /// What a chunk costs besides its bytes: its checksum file and the way to both.
 const CHUNK_COST: u64 = 4096;
 /// Slowest pace that is derived.
@@ -98,15 +107,63 @@ pub(crate) struct Scrub {
     pace: Pace,
     orders: Arc<Orders>,
     paused: Arc<AtomicBool>,
+    /// Held by whoever sweeps: a run that was asked for, or one pass of the timer's.
+    turn: Arc<AsyncMutex<()>>,
     /// Passes do not run at once: the worker's driver sees to that.
-    progress: Mutex<Progress>,
+    progress: Arc<SharedProgress>,
 }
+
+/// How far the scrub has come, also for whoever stops it.
+#[derive(Debug, Default)]
+struct SharedProgress(Mutex<Progress>);
 
 #[derive(Debug, Default)]
 struct Progress {
     position: Option<Position>,
     loaded: bool,
     last_sweep: Option<Instant>,
+    /// The position has moved since it was kept.
+    moved: bool,
+    kept_at: Option<Instant>,
+    bytes_since_kept: u64,
+}
+
+impl SharedProgress {
+    // Nothing under the lock can panic between two changes, so a poisoned one is used on.
+    fn with<T>(&self, change: impl FnOnce(&mut Progress) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps the position on the disk, if it has moved.
+    async fn keep(&self, store: &ChunkStore) {
+        let position = self.with(|progress| progress.position.filter(|_position| progress.moved));
+        let Some(position) = position else { return };
+        self.with(|progress| {
+            (progress.moved, progress.kept_at, progress.bytes_since_kept) = (false, Some(Instant::now()), 0);
+        });
+        // A position that is not kept costs reading again, after a restart.
+        if let Err(error) = store.keep_scrub_position(position).await {
+            tracing::debug!(error = %proto::status::chain(&error), "the scrub's position was not kept");
+        }
+    }
+}
+
+impl Progress {
+    fn move_to(&mut self, position: Position, bytes: u64) {
+        self.position = Some(position);
+        self.moved = true;
+        self.bytes_since_kept = self.bytes_since_kept.saturating_add(bytes);
+        self.kept_at.get_or_insert_with(Instant::now);
+        if position.at == At::End {
+            self.last_sweep = Some(Instant::now());
+        }
+    }
+
+    fn is_to_be_kept(&self) -> bool {
+        self.position.is_some_and(|position| position.at == At::End)
+            || self.bytes_since_kept >= KEEP_AFTER_BYTES
+            || self.kept_at.is_some_and(|at| at.elapsed() >= KEEP_AFTER)
+    }
 }
 
 impl Scrub {
@@ -114,9 +171,8 @@ impl Scrub {
         &self.inspector.store
     }
 
-    // Nothing under the lock can panic between two changes, so a poisoned one is used on.
     fn with_progress<T>(&self, change: impl FnOnce(&mut Progress) -> T) -> T {
-        change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner))
+        self.progress.with(change)
     }
 
     fn now_ms(&self) -> u64 {
@@ -132,16 +188,14 @@ impl Scrub {
         Ok(self.with_progress(|progress| progress.position))
     }
 
-    async fn move_to(&self, position: Position) {
-        self.with_progress(|progress| {
-            progress.position = Some(position);
-            if position.at == At::End {
-                progress.last_sweep = Some(Instant::now());
-            }
+    /// Moves the position over so many bytes more.
+    async fn move_to(&self, position: Position, bytes: u64) {
+        let keep = self.with_progress(|progress| {
+            progress.move_to(position, bytes);
+            progress.is_to_be_kept()
         });
-        // A position that is not kept costs reading again, after a restart.
-        if let Err(error) = self.store().keep_scrub_position(position).await {
-            tracing::debug!(error = %proto::status::chain(&error), "the scrub's position was not kept");
+        if keep {
+            self.progress.keep(self.store()).await;
         }
     }
 
@@ -198,7 +252,7 @@ impl Scrub {
             let looked = self.look_at(held, &may_go_on, &mut pass).await;
             if !matches!(looked, Ok(true)) {
                 if reached != from {
-                    self.move_to(reached).await;
+                    self.move_to(reached, cost).await;
                 }
                 return looked.map(|_cut_short| pass);
             }
@@ -209,7 +263,7 @@ impl Scrub {
             reached.at = next.map_or(At::End, At::After);
             pass.more = next.is_some();
         }
-        self.move_to(reached).await;
+        self.move_to(reached, cost).await;
         Ok(pass)
     }
 
@@ -254,8 +308,9 @@ impl Worker for Scrub {
         }
     }
 
-    /// Goes on with the sweep, or begins one if it is time to.
+    /// Goes on with the sweep, or begins one if it is time to, unless a run is under way that was asked for.
     async fn run_scheduled(&self) -> Result<Pass, ChunkError> {
+        let Ok(_turn) = self.turn.try_lock() else { return Ok(Pass::default()) };
         match self.sweep(true).await? {
             Some(position) => self.go_on(position, || !self.paused.load(Ordering::Relaxed)).await,
             None => Ok(Pass::default()),
@@ -276,7 +331,7 @@ impl Worker for Scrub {
         })
     }
 
-    fn last_sweep(&self) -> Option<Instant> {
+    fn last_sweep(&self, _ended: Option<Instant>) -> Option<Instant> {
         self.with_progress(|progress| progress.last_sweep)
     }
 }

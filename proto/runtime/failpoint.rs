@@ -23,6 +23,7 @@ pub const NAMES: &[&str] = &[
     "put.blob_synced",
     "put.chk_written",
     "put.chk_published",
+    "put.chk_synced",
     "put.folder_synced",
     "put.receipt_built",
     "repeat.synced",

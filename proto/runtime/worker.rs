@@ -64,10 +64,10 @@ pub trait Worker: Send + Sync + 'static {
         None
     }
 
-    /// When it last went through everything there is; asked after each pass. Unless it says otherwise, a pass after which
-    /// there is no more to do is the end of a sweep.
-    fn last_sweep(&self) -> Option<Instant> {
-        None
+    /// When it last went through everything there is; asked after each pass. `ended` is when this one ended, if there is
+    /// no more to do after it: the end of a sweep, unless the worker knows better.
+    fn last_sweep(&self, ended: Option<Instant>) -> Option<Instant> {
+        ended
     }
 }
 
@@ -234,7 +234,7 @@ impl<W: Worker> Driver<W> {
             status.last_error = outcome.as_ref().err().cloned();
             status.last_pass = outcome.as_ref().ok().copied().or(status.last_pass);
             status.holds_back = self.worker.holds_back();
-            status.last_sweep = self.worker.last_sweep().or(through).or(status.last_sweep);
+            status.last_sweep = self.worker.last_sweep(through).or(status.last_sweep);
         });
         outcome
     }

@@ -177,6 +177,7 @@ pub(crate) fn condition(condition: Condition) -> pb::ChunkCondition {
         Condition::Sound => pb::ChunkCondition::Sound,
         Condition::Rebuilt => pb::ChunkCondition::Rebuilt,
         Condition::ChecksumFileBad => pb::ChunkCondition::ChecksumFileBad,
+        Condition::ChecksumFileTooNew => pb::ChunkCondition::ChecksumFileTooNew,
         Condition::Corrupt => pb::ChunkCondition::Corrupt,
         Condition::Missing => pb::ChunkCondition::Missing,
         Condition::Unreadable => pb::ChunkCondition::Unreadable,

@@ -114,9 +114,9 @@ impl Handlers {
         let pb::VerifyChunkRequest { chunk_id, repair } = request.into_inner();
         convert::permitted_chunk(&chunk_id, binding.chunk)?;
         let place = place(&self.verifications, "verifications")?;
-        let store = Arc::clone(&self.node.store);
+        let (store, draining) = (Arc::clone(&self.node.store), self.node.draining.clone());
         let verifying = self.node.tasks.spawn("verify", async move {
-            let finding = store.verify(binding, claims, repair).await;
+            let finding = store.verify_until(&draining, binding, claims, repair).await;
             drop(place);
             finding
         });

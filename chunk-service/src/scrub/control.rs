@@ -6,9 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use proto::entropy::Entropy;
 use proto::runtime::TaskGroup;
 use proto::runtime::worker::{self, Pace, Pass, Schedule, Settings, WorkerHandle, WorkerStatus};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
-use super::{Inspector, Progress, Scrub, ScrubSettings};
+use super::{Inspector, Scrub, ScrubSettings, SharedProgress};
+use crate::store::ChunkStore;
 use crate::time::NodeTime;
+
+/// Runs that were asked for: one at work, and one that has not begun.
+pub(super) const ORDERED_MAX: usize = 2;
 
 /// What the scrub was told.
 #[derive(Debug, Default)]
@@ -49,6 +54,11 @@ pub(crate) struct ScrubControl {
     handle: WorkerHandle,
     orders: Arc<Orders>,
     paused: Arc<AtomicBool>,
+    turn: Arc<AsyncMutex<()>>,
+    /// Runs that operators asked for: one that sweeps and one that waits, which is then for all who asked meanwhile.
+    pub(super) ordered: Arc<Semaphore>,
+    progress: Arc<SharedProgress>,
+    store: Arc<ChunkStore>,
     tasks: TaskGroup,
 }
 
@@ -76,6 +86,8 @@ impl ScrubControl {
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let (orders, paused) = (Arc::<Orders>::default(), Arc::<AtomicBool>::default());
+        let (turn, progress) = (Arc::<AsyncMutex<()>>::default(), Arc::<SharedProgress>::default());
+        let store = Arc::clone(&inspector.store);
         let scrub = Scrub {
             inspector,
             time,
@@ -83,17 +95,21 @@ impl ScrubControl {
             pace: Pace::new("bytes"),
             orders: Arc::clone(&orders),
             paused: Arc::clone(&paused),
-            progress: Mutex::new(Progress::default()),
+            turn: Arc::clone(&turn),
+            progress: Arc::clone(&progress),
         };
         let handle = worker::start(tasks, scrub, schedule, entropy);
-        Self { handle, orders, paused, tasks: tasks.clone() }
+        let ordered = Arc::new(Semaphore::new(ORDERED_MAX));
+        Self { handle, orders, paused, turn, ordered, progress, store, tasks: tasks.clone() }
     }
 
-    /// Reads everything once, from the start, and returns what that came to.
+    /// Reads everything once, from the start, and returns what that came to. While another run is under way it waits
+    /// for that one's end.
     ///
     /// # Errors
     /// Why a pass failed.
     pub(crate) async fn run(&self) -> Result<Pass, String> {
+        let _turn = self.turn.lock().await;
         self.orders.restart.store(true, Ordering::Relaxed);
         let mut total = Pass::default();
         loop {
@@ -106,6 +122,11 @@ impl ScrubControl {
                 return Ok(total);
             }
         }
+    }
+
+    /// Keeps how far the sweep has come: the last thing when the scrub has stopped.
+    pub(crate) async fn keep_position(&self) {
+        self.progress.keep(&self.store).await;
     }
 
     /// Goes on with the sweep, or begins one, for one pass.
@@ -121,6 +142,7 @@ impl ScrubControl {
         *self.orders.ordered_pace.lock().unwrap_or_else(PoisonError::into_inner) = pace_per_second;
         self.handle.configure(Settings { paused, pace_per_second: self.orders.effective_pace() });
         if self.orders.is_new_run(run_count) {
+            let Ok(place) = Arc::clone(&self.ordered).try_acquire_owned() else { return };
             let scrub = self.clone();
             self.tasks.spawn("scrub on request", async move {
                 let stop = scrub.tasks.stop_signal();
@@ -128,6 +150,7 @@ impl ScrubControl {
                     () = stop.cancelled() => {}
                     outcome = scrub.run() => tracing::info!(?outcome, "the scrub that was asked for has ended"),
                 }
+                drop(place);
             });
         }
     }

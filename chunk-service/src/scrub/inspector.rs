@@ -27,7 +27,7 @@ pub(super) enum Verdict {
     Repaired,
     /// The metadata no longer holds it.
     Gone,
-    /// It is damaged, or its checksum file cannot be repaired.
+    /// It is damaged, or its checksum file cannot be repaired, or not by this program.
     Bad,
 }
 
@@ -53,9 +53,11 @@ impl Inspector {
         let verdict = match finding.condition {
             Condition::Sound => Verdict::Sound,
             Condition::Rebuilt => Verdict::Repaired,
-            Condition::ChecksumFileBad | Condition::Corrupt | Condition::Missing | Condition::Unreadable => {
-                Verdict::Bad
-            }
+            Condition::ChecksumFileBad
+            | Condition::ChecksumFileTooNew
+            | Condition::Corrupt
+            | Condition::Missing
+            | Condition::Unreadable => Verdict::Bad,
         };
         if verdict == Verdict::Bad {
             tracing::error!(%chunk, detail = %finding.detail, "a chunk of this node is not as it was committed");

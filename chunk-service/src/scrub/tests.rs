@@ -3,6 +3,7 @@ use proto::entropy::SeededEntropy;
 use proto::runtime::worker::{Schedule, Settings};
 use proto::runtime::{ManualClock, TaskGroup};
 
+use super::control::ORDERED_MAX;
 use super::visits::visit;
 use super::*;
 use crate::store::testing::faulty_disk::Call;
@@ -114,6 +115,7 @@ async fn without_the_metadata_nothing_is_concluded_and_the_scrub_goes_on_where_i
     world.oracle.set_unreachable(true);
     world.disk.lose(&blob(&place(5)));
     assert!(first.control.run_a_pass().await.is_err());
+    first.control.keep_position().await;
     drop(first);
     world = world.restart().await;
     let second = scrub(&world, FAST, None);
@@ -239,7 +241,10 @@ async fn a_sweep_keeps_to_its_pace_after_a_restart() {
     for number in 0..8 {
         world.put_sealed(place(number), &pattern(1_000_000, number)).await;
     }
-    assert!(scrub(&world, 1_000_000, None).control.run_a_pass().await.unwrap().more);
+    let first = scrub(&world, 1_000_000, None);
+    assert!(first.control.run_a_pass().await.unwrap().more);
+    first.control.keep_position().await;
+    drop(first);
     world = world.restart().await;
     let (rest, start) = (scrub(&world, 1_000_000, None), Instant::now());
     while rest.control.run_a_pass().await.unwrap().more {}
@@ -273,7 +278,7 @@ async fn a_repair_owns_its_chunk_until_it_has_ended() {
     world.disk.lose(&chk(&place));
     let (inspector, claims) = (scrub(&world, FAST, None).inspector, crate::store::testing::world::claims(b"bytes"));
     let finding = world.store.verify(place, claims, false).await.unwrap();
-    let (resume, synced) = (world.faults.pause_sync_folder(), world.faults.made(Call::SyncFolder));
+    let (resume, synced) = (world.faults.pause(Call::SyncFolder), world.faults.made(Call::SyncFolder));
     let at_work = async {
         while world.faults.made(Call::SyncFolder) == synced {
             tokio::task::yield_now().await;
@@ -304,4 +309,58 @@ async fn a_suspect_that_was_found_sound_is_visited_again_when_a_read_finds_it_ba
     }
     world.store.suspects().add(place, claims);
     assert!(world.store.suspects().next().now_or_never().is_none(), "that it is damaged has been told");
+}
+
+/// Each pass once cost two syncs, for a position that hardly moved.
+#[tokio::test(start_paused = true)]
+async fn the_position_is_kept_once_in_a_while_and_a_crash_costs_reading_a_little_again() {
+    let mut world = World::new();
+    for number in 0..32 {
+        world.put_sealed(place(number), &pattern(10, number)).await;
+    }
+    let syncs = |world: &World| world.faults.made(Call::Sync) + world.faults.made(Call::SyncFolder);
+    let (scrubbed, before) = (scrub(&world, FAST, None), syncs(&world));
+    scrubbed.control.run().await.unwrap();
+    assert_eq!(syncs(&world) - before, 2, "16 passes, and the position is kept at the end");
+
+    assert!(scrubbed.control.run_a_pass().await.unwrap().more);
+    assert_eq!(syncs(&world) - before, 2, "a sweep that has just begun");
+    tokio::time::advance(KEEP_AFTER).await;
+    assert!(scrubbed.control.run_a_pass().await.unwrap().more);
+    assert_eq!(syncs(&world) - before, 4, "a minute later");
+    assert!(scrubbed.control.run_a_pass().await.unwrap().more);
+    drop(scrubbed);
+    world = world.crash(&mut |_below| 0).await;
+    let (rest, mut examined) = (scrub(&world, FAST, None), 0);
+    loop {
+        let pass = rest.control.run_a_pass().await.unwrap();
+        examined += pass.examined;
+        if !pass.more {
+            break;
+        }
+    }
+    assert_eq!(examined, 28, "two passes of two chunks were kept, the third is made again");
+}
+
+/// A run that an operator asked for while another was under way once sent that one back to the first chunk, and a pass of
+/// the timer's that ended the sweep had the run begin a second one.
+#[tokio::test(start_paused = true)]
+async fn overlapping_runs_follow_each_other_and_the_timer_stands_back() {
+    let world = World::new();
+    for number in 0..8 {
+        world.put_sealed(place(number), &pattern(1_000_000, number)).await;
+    }
+    let scrubbed = scrub(&world, 1_000_000, Some(Duration::from_millis(700)));
+    let opened = world.faults.made(Call::Open);
+    let (one, other) = tokio::join!(scrubbed.control.run(), scrubbed.control.run());
+    for pass in [one.unwrap(), other.unwrap()] {
+        assert_eq!(pass, Pass { examined: 8, ..Pass::default() });
+    }
+    assert_eq!(world.faults.made(Call::Open) - opened, 2 * 8 * 2 + 1, "each chunk's two files twice, and the position");
+    for run_count in 7..20 {
+        scrubbed.control.obey(false, None, run_count);
+    }
+    assert_eq!(scrubbed.control.ordered.available_permits(), 0, "one that runs, and one for all the others");
+    until("they end", || scrubbed.control.ordered.available_permits() == ORDERED_MAX).await;
+    assert_eq!(world.faults.made(Call::Open) - opened, 4 * 8 * 2 + 1);
 }

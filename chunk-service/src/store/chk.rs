@@ -15,6 +15,10 @@
 //! printing what was read from it gives the same bytes; so there is exactly one text for each content, and every
 //! truncated or changed byte is noticed.
 //!
+//! A later version may say anything behind its first line, except what would be a whole file of this one with another
+//! number in it: that is taken for damage to the number. A file of a later version is never written over, moved or taken
+//! for a left-over by this program, which cannot know what it says; only a delete of its chunk removes it.
+//!
 //! Line 2 binds the sums to the chunk's place, so that two files that were swapped do not verify (I2). The file is
 //! never trusted alone: a reader compares it with its capability, which carries what the metadata holds.
 
@@ -36,10 +40,23 @@ pub(crate) struct Chk {
     pub(crate) sums: ChunkSums,
 }
 
-/// The bytes are not a checksum file, or a damaged one.
+/// Format version that this program writes, and the latest one that it reads.
+pub(crate) const VERSION: u32 = 1;
+const FIRST_WORDS: &str = "# mini-tectonic chunk v";
+
+/// Why bytes are not taken for a checksum file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a checksum file, or a damaged one")]
-pub(crate) struct ChkError;
+pub(crate) enum ChkError {
+    /// They never were one, or were changed.
+    #[error("not a checksum file, or a damaged one")]
+    Damaged,
+    /// A later program wrote them.
+    #[error("checksum file of a later version {found}; this program knows up to {VERSION}")]
+    TooNew {
+        /// Its version.
+        found: u32,
+    },
+}
 
 impl Chk {
     /// The file's text.
@@ -51,7 +68,7 @@ impl Chk {
             let written = text.write_fmt(arguments);
             debug_assert!(written.is_ok(), "writing to a string cannot fail");
         };
-        line(format_args!("# mini-tectonic chunk v1\n"));
+        line(format_args!("{FIRST_WORDS}{VERSION}\n"));
         line(format_args!("# chunk={chunk} block={block} blob={blob} shard={shard_index}/{shard_count} "));
         line(format_args!("size={size_bytes} generation={generation} epoch={epoch} sequence={sequence}\n"));
         line(format_args!("# crc32c-64k="));
@@ -70,9 +87,15 @@ impl Chk {
     /// # Errors
     /// [`ChkError`] for anything that [`Chk::print`] would not have written.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ChkError> {
-        let text = std::str::from_utf8(bytes).map_err(|_not_text| ChkError)?;
-        let chk = Self::read(text).ok_or(ChkError)?;
-        if chk.is_consistent() && chk.print() == text { Ok(chk) } else { Err(ChkError) }
+        match Self::parse_known(bytes) {
+            Some(chk) => Ok(chk),
+            None => Err(later_version(bytes).map_or(ChkError::Damaged, |found| ChkError::TooNew { found })),
+        }
+    }
+
+    fn parse_known(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        Self::read(text).filter(|chk| chk.is_consistent() && chk.print() == text)
     }
 
     /// Finds the fields, leniently: [`Chk::parse`] prints them again and compares.
@@ -103,6 +126,16 @@ impl Chk {
         let pieces = u64::try_from(self.sums.pieces.len()).unwrap_or(u64::MAX);
         pieces == self.sums.size_bytes.div_ceil(PIECE_BYTES) && self.binding.shard_index < self.binding.shard_count
     }
+}
+
+/// The version of a file that is later than this program's.
+fn later_version(bytes: &[u8]) -> Option<u32> {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (first, rest) = bytes.split_at(end);
+    let number = std::str::from_utf8(first).ok()?.strip_prefix(FIRST_WORDS)?;
+    let found: u32 = number.parse().ok().filter(|found: &u32| found.to_string() == number)?;
+    let with_our_number = [format!("{FIRST_WORDS}{VERSION}").as_bytes(), rest].concat();
+    (found > VERSION && Chk::parse_known(&with_our_number).is_none()).then_some(found)
 }
 
 fn read_pieces(list: &str) -> Option<Vec<u32>> {

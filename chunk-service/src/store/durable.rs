@@ -1,13 +1,15 @@
 //! How a chunk becomes durable, is found again, and goes.
 //!
 //! Order of a put (I1, I15): create `{uuid}.blob` exclusively; write it; sync it by the descriptor that wrote; publish
-//! `{uuid}.blob.chk`; sync the folder, for many chunks at once (`folder_sync`); only then may a receipt be built.
+//! `{uuid}.blob.chk` and sync it; sync the folder, for many chunks at once (`folder_sync`); only then may a receipt be built.
 //! Order of a delete: unlink the `.chk`, then the `.blob`, sync the folder, answer.
 //!
 //! A `.blob` is written under its final name. A temporary one and a rename would protect nothing: ids are never used
 //! twice, nobody reads a chunk before its receipt, and a `.chk` that parses can exist only after its `.blob` was synced.
 //! It is the `.chk` that publishes, and it comes by rename: a process that is killed leaves none, or a whole one, so that
-//! `sha256sum -c *.chk` has nothing to complain of. It is not synced itself: should a power cut tear it, it is healed.
+//! `sha256sum -c *.chk` has nothing to complain of. Before the receipt it is synced like the bytes: what a receipt was
+//! given for is a whole pair after any crash, so no later write of the same chunk can take it for a left-over and clear
+//! it while somebody commits with that receipt. (Healing alone would not do: before the commit the metadata knows no sums.)
 //!
 //! What a crash leaves: nothing; a `.blob` of any length and content without a `.chk`, or with a torn one (a left-over,
 //! settled by what the metadata says: see `leftover`); a complete pair that may be in the page cache only, so whoever
@@ -21,8 +23,9 @@ use proto::checksum::{ChunkHasher, ChunkSums};
 use proto::failpoint;
 use proto::ids::ChunkId;
 use proto::limits::{FRAME_BYTES, MIB};
+use tokio_util::sync::CancellationToken;
 
-use super::chk::{CHK_BYTES_MAX, Chk};
+use super::chk::{self, CHK_BYTES_MAX, Chk, ChkError};
 use super::disk::{Disk, DiskFile};
 use super::latch::Latch;
 use crate::error::ChunkError;
@@ -74,17 +77,19 @@ pub(crate) fn same_place(a: &ChunkBinding, b: &ChunkBinding) -> bool {
 /// Looks for a chunk.
 ///
 /// # Errors
-/// When a file cannot be opened; a checksum file that cannot be read counts as damaged.
+/// When a file cannot be opened, and as [`read_chk`]; a checksum file that the disk does not give out counts as damaged.
 pub(crate) fn look_up(disk: &dyn Disk, place: &ChunkBinding) -> Result<Found, ChunkError> {
     let file = disk.open(&blob_name(place.chunk)).map_err(ChunkError::file("open a chunk"))?;
     let chk = disk.open(&chk_name(place.chunk)).map_err(ChunkError::file("open a chunk"))?;
+    // Read also when it is alone: one of a later version is no left-over.
+    let chk = chk.map(|chk| read_chk(place.chunk, chk.as_ref())).transpose()?;
     let (file, chk) = match (file, chk) {
         (None, None) => return Ok(Found::Nothing),
-        (Some(file), Some(chk)) => (file, read_chk(chk.as_ref())),
+        (Some(file), Some(chk)) => (file, chk),
         (Some(_), None) | (None, Some(_)) => return Ok(Found::Leftover),
     };
     // A size that the disk does not tell says nothing about the chunk: an error, and no left-over.
-    let size = file.size().map_err(ChunkError::io("ask for a chunk's size"))?;
+    let size = file.size().map_err(ChunkError::file("ask for a chunk's size"))?;
     match chk {
         Some(chk) if same_place(&chk.binding, place) && size == chk.sums.size_bytes => {
             Ok(Found::Complete(Pair { file, chk }))
@@ -93,20 +98,43 @@ pub(crate) fn look_up(disk: &dyn Disk, place: &ChunkBinding) -> Result<Found, Ch
     }
 }
 
-/// Reads a checksum file; `None` when it cannot be read or does not parse.
-pub(crate) fn read_chk(file: &dyn DiskFile) -> Option<Chk> {
-    parse_chk(file).ok().flatten()
+/// What a checksum file is.
+enum ChkFile {
+    Whole(Chk),
+    Damaged,
+    /// The disk does not give it out.
+    Unreadable,
 }
 
-/// Reads a checksum file; `None` when it does not parse.
-fn parse_chk(file: &dyn DiskFile) -> io::Result<Option<Chk>> {
+/// Reads a checksum file; `None` when it is damaged, or the disk does not give it out.
+///
+/// # Errors
+/// [`ChunkError::ChecksumFileTooNew`]: it says something, but not to this program. [`ChunkError::Overloaded`]: nothing is
+/// known of it now.
+pub(crate) fn read_chk(chunk: ChunkId, file: &dyn DiskFile) -> Result<Option<Chk>, ChunkError> {
+    match read_chk_file(chunk, file)? {
+        ChkFile::Whole(chk) => Ok(Some(chk)),
+        ChkFile::Damaged | ChkFile::Unreadable => Ok(None),
+    }
+}
+
+fn read_chk_file(chunk: ChunkId, file: &dyn DiskFile) -> Result<ChkFile, ChunkError> {
     let read = || {
         let size = file.size()?.min(CHK_BYTES_MAX + 1);
         let mut bytes = Vec::new();
         file.read_at(&mut bytes, usize::try_from(size).map_err(io::Error::other)?, 0)?;
-        Ok(Chk::parse(&bytes).ok())
+        Ok(match Chk::parse(&bytes) {
+            Ok(chk) => Some(Ok(chk)),
+            Err(ChkError::TooNew { found }) => Some(Err(found)),
+            Err(ChkError::Damaged) => None,
+        })
     };
-    twice(file, read, |_parses| true)
+    match twice(file, read, |_says_something| true) {
+        Ok(Some(Ok(chk))) => Ok(ChkFile::Whole(chk)),
+        Ok(Some(Err(found))) => Err(ChunkError::ChecksumFileTooNew { chunk, found, known: chk::VERSION }),
+        Ok(None) => Ok(ChkFile::Damaged),
+        Err(error) => ChunkError::passing(&error).map_or(Ok(ChkFile::Unreadable), Err),
+    }
 }
 
 /// Makes a chunk's file, with room for as many bytes as are announced.
@@ -117,46 +145,63 @@ pub(crate) fn create(
     announced: Option<u64>,
     low_watermark: u64,
 ) -> Result<Box<dyn DiskFile>, ChunkError> {
-    let space = disk.space().map_err(ChunkError::io("ask for the free space"))?;
+    let space = disk.space().map_err(ChunkError::file("ask for the free space"))?;
     if space.free.saturating_sub(announced.unwrap_or(0)) < low_watermark {
         return Err(ChunkError::OutOfSpace(None));
     }
     let name = blob_name(chunk);
-    let file = disk.create_new(&name).map_err(|error| latch.write_failed("create a chunk", error))?;
+    let file = disk.create_new(&name).map_err(|error| latch.write_failed("create chunk", chunk, error))?;
     failpoint!("put.blob_created");
     if let Some(bytes) = announced.filter(|bytes| *bytes > RESERVE_ABOVE_BYTES)
         && let Err(error) = file.reserve(bytes)
     {
         discard(disk, chunk);
-        return Err(latch.write_failed("reserve room for a chunk", error));
+        return Err(latch.write_failed("reserve room for chunk", chunk, error));
     }
     Ok(file)
 }
 
 /// Syncs the bytes, then publishes the checksum file. What remains before a receipt is the sync of the folder.
 pub(crate) fn settle(disk: &dyn Disk, latch: &Latch, file: &dyn DiskFile, chk: &Chk) -> Result<(), ChunkError> {
-    file.sync().map_err(|error| latch.sync_failed("sync a chunk", &error))?;
+    file.sync().map_err(|error| latch.sync_failed("sync chunk", chk.binding.chunk, &error))?;
     failpoint!("put.blob_synced");
-    publish_chk(disk, chk).map_err(|error| latch.write_failed("write a checksum file", error))
+    publish_chk(disk, latch, chk)
 }
 
-/// Writes a checksum file, also in the place of a damaged one: at no moment is there half a file under its name.
-pub(crate) fn publish_chk(disk: &dyn Disk, chk: &Chk) -> io::Result<()> {
+/// Writes a checksum file, also in the place of a damaged one: no kill leaves half a file under its name. Its bytes are
+/// durable on return.
+pub(crate) fn publish_chk(disk: &dyn Disk, latch: &Latch, chk: &Chk) -> Result<(), ChunkError> {
+    let chunk = chk.binding.chunk;
+    let written =
+        write_chk(disk, chk).map_err(|error| latch.write_failed("write the checksum file of chunk", chunk, error));
+    // After the rename: a file system that commits both at once has nothing left to do when the folder is synced.
+    written?.sync().map_err(|error| latch.sync_failed("sync the checksum file of chunk", chunk, &error))?;
+    failpoint!("put.chk_synced");
+    Ok(())
+}
+
+fn write_chk(disk: &dyn Disk, chk: &Chk) -> io::Result<Box<dyn DiskFile>> {
     let temporary = chk_temporary_name(chk.binding.chunk);
     disk.unlink(&temporary)?;
-    disk.create_new(&temporary)?.write_at(chk.print().as_bytes(), 0)?;
+    let file = disk.create_new(&temporary)?;
+    file.write_at(chk.print().as_bytes(), 0)?;
     failpoint!("put.chk_written");
     disk.rename(&temporary, &chk_name(chk.binding.chunk))?;
     failpoint!("put.chk_published");
-    Ok(())
+    Ok(file)
 }
 
 /// Makes sure of a pair that a crash may have left in the page cache only: syncs both files, then reads the bytes back
 /// past the cache. What remains is the sync of the folder. Returns whether the bytes are those of the checksum file.
 ///
 /// The sync alone would not do: after an earlier failure of the disk it can succeed for pages that never got there.
-pub(crate) fn confirm(disk: &dyn Disk, latch: &Latch, pair: &Pair) -> Result<bool, ChunkError> {
-    let failed = |error| latch.sync_failed("sync a chunk", &error);
+pub(crate) fn confirm(
+    disk: &dyn Disk,
+    latch: &Latch,
+    pair: &Pair,
+    stop: &CancellationToken,
+) -> Result<bool, ChunkError> {
+    let failed = |error| latch.sync_failed("sync chunk", pair.chk.binding.chunk, &error);
     pair.file.sync().map_err(failed)?;
     if let Some(chk) = disk.open(&chk_name(pair.chk.binding.chunk)).map_err(ChunkError::file("open a chunk"))? {
         chk.sync().map_err(failed)?;
@@ -164,23 +209,38 @@ pub(crate) fn confirm(disk: &dyn Disk, latch: &Latch, pair: &Pair) -> Result<boo
     failpoint!("repeat.synced");
     let file = pair.file.as_ref();
     // A cache that cannot be passed by says nothing about the bytes.
-    file.drop_cache().map_err(ChunkError::io("read a chunk past the page cache"))?;
-    let read = || sum_up(file, pair.chk.sums.size_bytes).map(Some);
+    file.drop_cache().map_err(ChunkError::file("read a chunk past the page cache"))?;
+    let read = || sum_up(file, pair.chk.sums.size_bytes, stop).map(Some);
     match twice(file, read, |sums| *sums == pair.chk.sums) {
         Ok(sums) => Ok(sums.is_some()),
-        Err(error) => {
+        Err(Unsummed::Stopped) => Err(ChunkError::Draining),
+        Err(Unsummed::Failed(error)) => {
             tracing::warn!(chunk = %pair.chk.binding.chunk, %error, "a chunk cannot be read back");
-            Ok(false)
+            ChunkError::passing(&error).map_or(Ok(false), Err)
         }
     }
 }
 
+/// Why a file was not summed up.
+pub(crate) enum Unsummed {
+    /// The service stops.
+    Stopped,
+    /// The disk does not return the bytes.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unsummed {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// Reads, and reads once more past the page cache when that failed or is not good. `None` when it never was good.
-pub(crate) fn twice<T>(
+pub(crate) fn twice<T, E: From<io::Error>>(
     file: &dyn DiskFile,
-    mut read: impl FnMut() -> io::Result<Option<T>>,
+    mut read: impl FnMut() -> Result<Option<T>, E>,
     good: impl Fn(&T) -> bool,
-) -> io::Result<Option<T>> {
+) -> Result<Option<T>, E> {
     match read() {
         Ok(Some(value)) if good(&value) => return Ok(Some(value)),
         Ok(_) | Err(_) => file.drop_cache()?,
@@ -188,11 +248,14 @@ pub(crate) fn twice<T>(
     Ok(read()?.filter(good))
 }
 
-/// Sums up the first `size` bytes of a file, a little at a time.
-pub(crate) fn sum_up(file: &dyn DiskFile, size: u64) -> io::Result<ChunkSums> {
+/// Sums up the first `size` bytes of a file, a little at a time: a stop does not wait for a large one on a slow disk.
+pub(crate) fn sum_up(file: &dyn DiskFile, size: u64, stop: &CancellationToken) -> Result<ChunkSums, Unsummed> {
     let mut hasher = ChunkHasher::default();
     let mut buffer = Vec::new();
     while hasher.size_bytes() < size {
+        if stop.is_cancelled() {
+            return Err(Unsummed::Stopped);
+        }
         let length = (size - hasher.size_bytes()).min(FRAME_BYTES);
         buffer.clear();
         file.read_at(&mut buffer, usize::try_from(length).map_err(io::Error::other)?, hasher.size_bytes())?;
@@ -223,11 +286,20 @@ pub(crate) fn quarantine(disk: &dyn Disk, chunk: ChunkId) -> io::Result<()> {
 /// Clears the names of a left-over that nothing refers to. With a checksum file that parses it was a whole chunk once,
 /// and somebody changed it since; with one that the disk does not give out it may be whole even now: either is set
 /// aside, for whoever looks into that. Returns whether it was.
+///
+/// No receipt was ever given for what is removed here, so no commit can come to refer to it: a receipt follows the sync
+/// of both files and of their names, and from then on a crash leaves a pair that is [`Found::Complete`].
+///
+/// # Errors
+/// As [`read_chk`], with everything left as it is.
 pub(crate) fn clear(disk: &dyn Disk, latch: &Latch, chunk: ChunkId) -> Result<bool, ChunkError> {
     let chk = disk.open(&chk_name(chunk)).map_err(ChunkError::file("open a chunk"))?;
-    let was_whole = chk.is_some_and(|chk| !matches!(parse_chk(chk.as_ref()), Ok(None)));
+    let was_whole = match chk.map(|chk| read_chk_file(chunk, chk.as_ref())).transpose()? {
+        Some(ChkFile::Whole(_) | ChkFile::Unreadable) => true,
+        Some(ChkFile::Damaged) | None => false,
+    };
     let cleared = if was_whole { quarantine(disk, chunk) } else { remove(disk, chunk) };
-    cleared.map_err(|error| latch.write_failed("clear a left-over", error))?;
+    cleared.map_err(|error| latch.write_failed("clear a left-over of chunk", chunk, error))?;
     Ok(was_whole)
 }
 

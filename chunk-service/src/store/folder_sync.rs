@@ -53,7 +53,7 @@ impl FolderSync {
         }
         let disk = Arc::clone(&self.disk);
         let outcome = self.blocking.run(move || disk.sync_folder()).await?;
-        outcome.map_err(|error| self.latch.sync_failed("sync the folder", &error))?;
+        outcome.map_err(|error| self.latch.sync_failed("sync the folder", None, &error))?;
         if seeded!(self.disk, LatecomersServed) {
             all = self.callers.load(Ordering::SeqCst);
         }

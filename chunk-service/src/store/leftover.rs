@@ -3,18 +3,31 @@
 //! The disk alone cannot say whether they may go: a committed chunk may have lost its unsynced `.chk` in a power cut. So
 //! the metadata is asked. *Open*: no receipt is known, the left-over goes (one with a `.chk` that parses is set aside) and
 //! the chunk begins anew. *Sealed*: the bytes are summed up, compared with what was committed, and the `.chk` is written
-//! again. No answer: nothing is touched.
+//! again. No answer: nothing is touched. Nor is anything when a later version wrote the `.chk`: that is no left-over.
 
 use std::sync::Arc;
 
 use proto::capability::{ChunkBinding, ReadClaims};
 use proto::checksum::ChunkSums;
 use proto::failpoint;
+use tokio_util::sync::CancellationToken;
 
 use super::chk::Chk;
-use super::durable::{self, Found, Pair};
+use super::disk::Disk;
+use super::durable::{self, Found, Pair, chk_name};
+use super::latch::Latch;
+use super::reading::sum_up_sealed;
 use super::{ChunkStore, Described};
 use crate::error::ChunkError;
+
+/// What becomes of the checksum file in whose place a new one is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OldChk {
+    /// The new one replaces it in one step.
+    Replace,
+    /// It is kept in quarantine. A crash between the two steps leaves none.
+    SetAside,
+}
 
 /// Whether the sums of a chunk's bytes are those that the metadata holds.
 pub(crate) fn agree(sums: &ChunkSums, claims: &ReadClaims) -> bool {
@@ -43,11 +56,11 @@ impl ChunkStore {
 
     pub(crate) async fn confirmed(&self, place: ChunkBinding, pair: Pair) -> Result<Option<Pair>, ChunkError> {
         self.latch.check()?;
-        let (disk, latch) = (Arc::clone(&self.disk), self.latch.clone());
+        let (disk, latch, stop) = (Arc::clone(&self.disk), self.latch.clone(), self.tasks.stop_signal());
         let (pair, sound) = self
             .blocking
             .run(move || {
-                let sound = durable::confirm(disk.as_ref(), &latch, &pair);
+                let sound = durable::confirm(disk.as_ref(), &latch, &pair, &stop);
                 (pair, sound)
             })
             .await?;
@@ -59,7 +72,7 @@ impl ChunkStore {
         match self.describe.describe(place.chunk).await? {
             Described::Open => self.clear(place).await,
             Described::Unknown => Err(ChunkError::UploadOver),
-            Described::Sealed(binding, claims) => self.rebuild(binding, claims).await.map(Some),
+            Described::Sealed(binding, claims) => self.rebuild(binding, claims, OldChk::Replace).await.map(Some),
         }
     }
 
@@ -76,27 +89,48 @@ impl ChunkStore {
         Ok(None)
     }
 
-    /// Sums up a sealed chunk's bytes and writes its checksum file again, durably.
-    pub(crate) async fn rebuild(&self, binding: ChunkBinding, claims: ReadClaims) -> Result<Pair, ChunkError> {
+    /// Sums up a sealed chunk's bytes and writes its checksum file again, durably. Until the sums are known to be those
+    /// that were committed nothing is changed; a stop ends the summing up.
+    ///
+    /// # Errors
+    /// [`ChunkError::Draining`], [`ChunkError::Overloaded`]; [`ChunkError::Corrupt`], [`ChunkError::Missing`].
+    pub(crate) async fn rebuild(
+        &self,
+        binding: ChunkBinding,
+        claims: ReadClaims,
+        old: OldChk,
+    ) -> Result<Pair, ChunkError> {
         self.latch.check()?;
-        let (disk, latch) = (Arc::clone(&self.disk), self.latch.clone());
-        let pair = self
-            .blocking
-            .run(move || {
-                let summed = super::reading::sum_up_sealed(disk.as_ref(), binding.chunk, &claims);
-                if seeded!(disk, BadCopyRemoved) && summed.is_err() {
-                    durable::discard(disk.as_ref(), binding.chunk);
-                }
-                let (file, sums) = summed?;
-                file.sync().map_err(|error| latch.sync_failed("sync a chunk", &error))?;
-                let chk = Chk { binding, sums };
-                durable::publish_chk(disk.as_ref(), &chk)
-                    .map_err(|error| latch.write_failed("rebuild a checksum file", error))?;
-                Ok::<_, ChunkError>(Pair { file, chk })
-            })
-            .await??;
+        let (disk, latch, stop) = (Arc::clone(&self.disk), self.latch.clone(), self.tasks.stop_signal());
+        let job = move || rebuild(disk.as_ref(), &latch, binding, &claims, old, &stop);
+        let pair = self.blocking.run(job).await??;
         self.folder_sync.sync().await?;
         tracing::warn!(chunk = %binding.chunk, "a checksum file was rebuilt from what the metadata holds");
         Ok(pair)
     }
+}
+
+/// The blocking half of [`ChunkStore::rebuild`].
+fn rebuild(
+    disk: &dyn Disk,
+    latch: &Latch,
+    binding: ChunkBinding,
+    claims: &ReadClaims,
+    old: OldChk,
+    stop: &CancellationToken,
+) -> Result<Pair, ChunkError> {
+    let chunk = binding.chunk;
+    let summed = sum_up_sealed(disk, chunk, claims, stop);
+    if seeded!(disk, BadCopyRemoved) && summed.is_err() {
+        durable::discard(disk, chunk);
+    }
+    let (file, sums) = summed?;
+    file.sync().map_err(|error| latch.sync_failed("sync chunk", chunk, &error))?;
+    if old == OldChk::SetAside {
+        let moved = disk.quarantine(&chk_name(chunk));
+        moved.map_err(|error| latch.write_failed("set aside the damaged checksum file of chunk", chunk, error))?;
+    }
+    let chk = Chk { binding, sums };
+    durable::publish_chk(disk, latch, &chk)?;
+    Ok(Pair { file, chk })
 }

@@ -74,7 +74,7 @@ impl ChunkStore {
     pub(crate) async fn list(&self, with_chks: bool) -> Result<Listing, ChunkError> {
         let disk = Arc::clone(&self.disk);
         let open = move || Ok(Listing { names: disk.names()?, disk, with_chks });
-        self.blocking.run(open).await?.map_err(ChunkError::file("list the folder"))
+        self.blocking.run(open).await?.map_err(failed)
     }
 
     /// The next page; the listing comes back with it. After an error there is none.
@@ -83,15 +83,15 @@ impl ChunkStore {
     /// [`ChunkError::Io`], [`ChunkError::Overloaded`].
     pub(crate) async fn next_page(&self, mut listing: Listing) -> Result<(Listing, Page), ChunkError> {
         let read = move || listing.next_page().map(|page| (listing, page));
-        self.blocking.run(read).await?.map_err(ChunkError::file("list the folder"))
+        self.blocking.run(read).await?
     }
 }
 
 impl Listing {
-    fn next_page(&mut self) -> io::Result<Page> {
+    fn next_page(&mut self) -> Result<Page, ChunkError> {
         let mut page = Page::default();
         for _ in 0..NAMES_PER_PAGE {
-            let Some(name) = self.names.next().transpose()? else {
+            let Some(name) = self.names.next().transpose().map_err(failed)? else {
                 page.complete = true;
                 break;
             };
@@ -100,7 +100,7 @@ impl Listing {
         Ok(page)
     }
 
-    fn look_at(&self, name: &OsStr, page: &mut Page) -> io::Result<()> {
+    fn look_at(&self, name: &OsStr, page: &mut Page) -> Result<(), ChunkError> {
         let (chunk, kind) = match parse(name) {
             Parsed::Chunk(chunk, kind) => (chunk, kind),
             Parsed::Ours => return Ok(()),
@@ -109,11 +109,11 @@ impl Listing {
                 return Ok(());
             }
         };
-        let (files, reported_as) = self.files(chunk)?;
+        let (files, reported_as) = self.files(chunk).map_err(failed)?;
         match reported_as {
             Some(reported_as) if reported_as == kind => page.chunks.push(self.with_chk(files)?),
             Some(_another_name) => {}
-            None => self.not_a_file(name, page)?,
+            None => self.not_a_file(name, page).map_err(failed)?,
         }
         Ok(())
     }
@@ -141,13 +141,21 @@ impl Listing {
     }
 
     /// Adds what the checksum file says, if that was asked for.
-    fn with_chk(&self, files: ChunkFiles) -> io::Result<ChunkFiles> {
+    fn with_chk(&self, files: ChunkFiles) -> Result<ChunkFiles, ChunkError> {
         if !self.with_chks || !files.has_chk {
             return Ok(files);
         }
-        let chk = self.disk.open(&chk_name(files.chunk))?.and_then(|file| read_chk(file.as_ref()));
-        Ok(ChunkFiles { chk, ..files })
+        let Some(file) = self.disk.open(&chk_name(files.chunk)).map_err(failed)? else { return Ok(files) };
+        match read_chk(files.chunk, file.as_ref()) {
+            Ok(chk) => Ok(ChunkFiles { chk, ..files }),
+            Err(ChunkError::ChecksumFileTooNew { .. }) => Ok(files),
+            Err(error) => Err(error),
+        }
     }
+}
+
+fn failed(error: io::Error) -> ChunkError {
+    ChunkError::file("list the folder")(error)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

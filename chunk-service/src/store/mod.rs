@@ -149,7 +149,7 @@ impl ChunkStore {
     /// Room on the disk.
     pub(crate) async fn space(&self) -> Result<Space, ChunkError> {
         let disk = Arc::clone(&self.disk);
-        self.blocking.run(move || disk.space()).await?.map_err(ChunkError::io("ask for the free space"))
+        self.blocking.run(move || disk.space()).await?.map_err(ChunkError::file("ask for the free space"))
     }
 
     /// Removes a chunk for good: durable on return, also when it was not there.
@@ -159,7 +159,7 @@ impl ChunkStore {
         drop(claim.take());
         let disk = Arc::clone(&self.disk);
         let removed = self.blocking.run(move || durable::remove(disk.as_ref(), chunk)).await?;
-        removed.map_err(|error| self.latch.write_failed("remove a chunk", error))?;
+        removed.map_err(|error| self.latch.write_failed("remove chunk", chunk, error))?;
         self.folder_sync.sync().await?;
         failpoint!("remove.folder_synced");
         Ok(())

@@ -71,9 +71,9 @@ impl ChunkStore {
                 let file = disk.create_new(TEMPORARY)?;
                 file.write_at(position.print().as_bytes(), 0).map(|()| file)
             })();
-            let file = file.map_err(|error| latch.write_failed(failed, error))?;
-            file.sync().map_err(|error| latch.sync_failed(failed, &error))?;
-            disk.rename(TEMPORARY, FILE).map_err(|error| latch.write_failed(failed, error))
+            let file = file.map_err(|error| latch.write_failed(failed, None, error))?;
+            file.sync().map_err(|error| latch.sync_failed(failed, None, &error))?;
+            disk.rename(TEMPORARY, FILE).map_err(|error| latch.write_failed(failed, None, error))
         };
         self.blocking.run(write).await??;
         self.folder_sync.sync().await

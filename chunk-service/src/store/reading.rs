@@ -17,12 +17,12 @@ use proto::capability::{ChunkBinding, ReadClaims};
 use proto::checksum::{ChunkSums, crc32c};
 use proto::ids::ChunkId;
 use proto::limits::PIECE_BYTES;
-use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use super::chk::Chk;
 use super::disk::{Disk, DiskFile};
-use super::durable::{Found, blob_name, chk_name, read_chk, same_place, sum_up, twice};
-use super::leftover::agree;
+use super::durable::{Found, Unsummed, blob_name, chk_name, read_chk, same_place, sum_up, twice};
+use super::leftover::{OldChk, agree};
 use super::sessions::Look;
 use super::{ChunkStore, Described};
 use crate::error::ChunkError;
@@ -88,9 +88,9 @@ impl ChunkStore {
         if range.offset > claims.size_bytes {
             return Err(ChunkError::ReadOffsetOutOfRange { size: claims.size_bytes });
         }
-        let disk = Arc::clone(&self.disk);
+        let (disk, stop) = (Arc::clone(&self.disk), self.tasks.stop_signal());
         let job = move || {
-            let opened = open(disk.as_ref(), &place, &claims)?;
+            let opened = open(disk.as_ref(), &place, &claims, &stop)?;
             let chk_lost = opened.chk_lost;
             let mut reader = RangeReader::new(place, opened, claims, range, frame_bytes);
             let first = reader.next_frame()?;
@@ -108,8 +108,8 @@ impl ChunkStore {
     /// # Errors
     /// [`ChunkError::Missing`], [`ChunkError::Corrupt`].
     pub(crate) async fn check(self: &Arc<Self>, place: ChunkBinding, claims: ReadClaims) -> Result<(), ChunkError> {
-        let disk = Arc::clone(&self.disk);
-        let look = move || open(disk.as_ref(), &place, &claims).map(|opened| opened.chk_lost);
+        let (disk, stop) = (Arc::clone(&self.disk), self.tasks.stop_signal());
+        let look = move || open(disk.as_ref(), &place, &claims, &stop).map(|opened| opened.chk_lost);
         let chk_lost = self.noted(place, claims, self.blocking.run(look).await?)?;
         if chk_lost {
             self.heal(place).await;
@@ -158,15 +158,21 @@ impl ChunkStore {
         let Described::Sealed(binding, claims) = described else { return Ok(()) };
         match self.find(place).await? {
             Found::Complete(pair) if agree(&pair.chk.sums, &claims) => Ok(()),
-            Found::Nothing | Found::Complete(_) | Found::Leftover => self.rebuild(binding, claims).await.map(drop),
+            Found::Nothing | Found::Complete(_) | Found::Leftover => {
+                self.rebuild(binding, claims, OldChk::Replace).await.map(drop)
+            }
         }
     }
 }
 
 /// Opens a chunk and finds a list of pieces that the metadata vouches for.
-fn open(disk: &dyn Disk, place: &ChunkBinding, claims: &ReadClaims) -> Result<Opened, ChunkError> {
-    let listed = disk.open(&chk_name(place.chunk)).ok().flatten().and_then(|chk| read_chk(chk.as_ref()));
-    match listed {
+fn open(
+    disk: &dyn Disk,
+    place: &ChunkBinding,
+    claims: &ReadClaims,
+    stop: &CancellationToken,
+) -> Result<Opened, ChunkError> {
+    match listed(disk, place.chunk)? {
         Some(Chk { binding, sums })
             if same_place(&binding, place) && (agree(&sums, claims) || seeded!(disk, OwnChkTrusted)) =>
         {
@@ -174,9 +180,18 @@ fn open(disk: &dyn Disk, place: &ChunkBinding, claims: &ReadClaims) -> Result<Op
             Ok(Opened { file, pieces: sums.pieces, chk_lost: false })
         }
         Some(_) | None => {
-            let (file, sums) = sum_up_sealed(disk, place.chunk, claims)?;
+            let (file, sums) = sum_up_sealed(disk, place.chunk, claims, stop)?;
             Ok(Opened { file, pieces: sums.pieces, chk_lost: true })
         }
+    }
+}
+
+/// What a chunk's checksum file says; `None` when there is none that can be used.
+fn listed(disk: &dyn Disk, chunk: ChunkId) -> Result<Option<Chk>, ChunkError> {
+    match disk.open(&chk_name(chunk)) {
+        Ok(Some(file)) => read_chk(chunk, file.as_ref()),
+        Ok(None) => Ok(None),
+        Err(error) => ChunkError::passing(&error).map_or(Ok(None), Err),
     }
 }
 
@@ -193,21 +208,23 @@ pub(crate) fn sum_up_sealed(
     disk: &dyn Disk,
     chunk: ChunkId,
     claims: &ReadClaims,
+    stop: &CancellationToken,
 ) -> Result<(Box<dyn DiskFile>, ChunkSums), ChunkError> {
     let file = open_sized(disk, chunk, claims)?;
-    let sums = twice(file.as_ref(), || sum_up(file.as_ref(), claims.size_bytes).map(Some), |sums| agree(sums, claims));
-    let sums = sums.map_err(|error| read_failed(chunk, &error))?.ok_or(ChunkError::Corrupt(chunk))?;
-    Ok((file, sums))
+    let read = || sum_up(file.as_ref(), claims.size_bytes, stop).map(Some);
+    match twice(file.as_ref(), read, |sums| agree(sums, claims)) {
+        Ok(Some(sums)) => Ok((file, sums)),
+        Ok(None) => Err(ChunkError::Corrupt(chunk)),
+        Err(Unsummed::Stopped) => Err(ChunkError::Draining),
+        Err(Unsummed::Failed(error)) => Err(read_failed(chunk, &error)),
+    }
 }
 
 fn read_failed(chunk: ChunkId, error: &io::Error) -> ChunkError {
-    match Errno::from_io_error(error) {
-        Some(Errno::MFILE | Errno::NFILE) => ChunkError::Overloaded("open files"),
-        Some(_) | None => {
-            tracing::warn!(%chunk, %error, "a chunk cannot be read");
-            ChunkError::Corrupt(chunk)
-        }
-    }
+    ChunkError::passing(error).unwrap_or_else(|| {
+        tracing::warn!(%chunk, %error, "a chunk cannot be read");
+        ChunkError::Corrupt(chunk)
+    })
 }
 
 impl RangeReader {

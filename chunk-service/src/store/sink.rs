@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use proto::ids::ChunkId;
 use proto::limits::{FRAME_BYTES, KIB, MIB};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -56,6 +57,7 @@ struct Batch {
 #[derive(Debug)]
 pub(crate) struct Sink {
     shared: SinkShared,
+    chunk: ChunkId,
     comparing: bool,
     received: u64,
     stage: Stage,
@@ -64,8 +66,8 @@ pub(crate) struct Sink {
 
 impl Sink {
     pub(crate) fn new(shared: SinkShared, write: OpenWrite) -> Self {
-        let (comparing, received) = (!write.resumable(), write.received());
-        Self { shared, comparing, received, stage: Stage::Idle(Box::new(write)), batch: Batch::default() }
+        let (chunk, comparing, received) = (write.binding.chunk, !write.resumable(), write.received());
+        Self { shared, chunk, comparing, received, stage: Stage::Idle(Box::new(write)), batch: Batch::default() }
     }
 
     /// Whether the bytes are only compared with those of a complete chunk.
@@ -152,7 +154,8 @@ impl Sink {
         match std::mem::replace(&mut self.stage, Stage::Failed) {
             Stage::Idle(write) => Ok(write),
             Stage::Busy(mut job) => {
-                job.wait().await?.map_err(|error| self.shared.latch.write_failed("write a chunk", error))
+                let failed = |error| self.shared.latch.write_failed("write chunk", self.chunk, error);
+                job.wait().await?.map_err(failed)
             }
             Stage::Failed => Err(ChunkError::Panicked),
         }

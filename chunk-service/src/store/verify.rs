@@ -7,23 +7,25 @@
 //!
 //! Damage is declared only when a second reading from the start finds it too (also of a file that was not there: it may
 //! have been about to appear). Nothing is changed but the checksum file, and that only on request, over sound bytes, by
-//! whoever owns the chunk: the old one is set aside and a new one published as ever; a crash between the two leaves none,
-//! which is what the next verification repairs.
+//! whoever owns the chunk: the bytes are summed up once more, then the old one is set aside and a new one published as
+//! ever. A reading that fails leaves all as it was; a crash between the last two steps leaves none, which is what the next
+//! verification repairs. A checksum file that a later version of this program wrote is told of and never touched.
+//!
+//! A stop ends a verification between two steps of its reading, and a repair before it has changed anything.
 
 use std::io;
 use std::sync::Arc;
 
 use proto::capability::{ChunkBinding, ReadClaims};
 use proto::checksum::{ChunkHasher, ChunkSums};
-use proto::ids::ChunkId;
 use proto::limits::{FRAME_BYTES, MIB, PIECE_BYTES};
-use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use super::ChunkStore;
 use super::chk::Chk;
 use super::disk::{Disk, DiskFile};
 use super::durable::{Found, blob_name, chk_name, read_chk, same_place};
-use super::leftover::agree;
+use super::leftover::{OldChk, agree};
 use super::sessions::Look;
 use crate::error::ChunkError;
 
@@ -39,6 +41,8 @@ pub enum Condition {
     Rebuilt,
     /// The bytes match; the checksum file is missing or damaged.
     ChecksumFileBad,
+    /// The bytes match; a later version of this program wrote the checksum file, which is left as it is.
+    ChecksumFileTooNew,
     /// The bytes do not match.
     Corrupt,
     /// There are no bytes.
@@ -51,7 +55,7 @@ impl Condition {
     /// Whether bytes are lost here.
     pub(crate) fn is_damage(self) -> bool {
         match self {
-            Self::Sound | Self::Rebuilt | Self::ChecksumFileBad => false,
+            Self::Sound | Self::Rebuilt | Self::ChecksumFileBad | Self::ChecksumFileTooNew => false,
             Self::Corrupt | Self::Missing | Self::Unreadable => true,
         }
     }
@@ -148,6 +152,29 @@ impl ChunkStore {
         if repair { Ok(self.repaired(place, claims, finding).await) } else { Ok(finding) }
     }
 
+    /// As [`ChunkStore::verify`], for a caller that stops: the reading ends then, and a repair that is under way is left
+    /// to end by itself.
+    ///
+    /// # Errors
+    /// [`ChunkError::Draining`], and those of a verification.
+    pub(crate) async fn verify_until(
+        self: &Arc<Self>,
+        stop: &CancellationToken,
+        place: ChunkBinding,
+        claims: ReadClaims,
+        repair: bool,
+    ) -> Result<Finding, ChunkError> {
+        let verified = async {
+            let finding = self.verify(place, claims, false).await?;
+            if repair { self.repaired_apart(place, claims, finding).await } else { Ok(finding) }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(ChunkError::Draining),
+            finding = verified => finding,
+        }
+    }
+
     /// As [`ChunkStore::repaired`], in a task of its own: whoever waits here may be cut, and the repair owns its chunk until
     /// it has ended.
     ///
@@ -185,17 +212,9 @@ impl ChunkStore {
         match self.find(place).await? {
             Found::Complete(pair) if agree(&pair.chk.sums, &claims) => Ok(true),
             Found::Nothing | Found::Complete(_) | Found::Leftover => {
-                self.set_chk_aside(place.chunk).await?;
-                self.rebuild(place, claims).await.map(|_pair| true)
+                self.rebuild(place, claims, OldChk::SetAside).await.map(|_pair| true)
             }
         }
-    }
-
-    async fn set_chk_aside(&self, chunk: ChunkId) -> Result<(), ChunkError> {
-        self.latch.check()?;
-        let disk = Arc::clone(&self.disk);
-        let moved = self.blocking.run(move || disk.quarantine(&chk_name(chunk))).await?;
-        moved.map(drop).map_err(|error| self.latch.write_failed("set a damaged checksum file aside", error))
     }
 }
 
@@ -211,7 +230,7 @@ impl Examination {
                 Finding::new(Condition::Corrupt, detail)
             }
             Ok(Reading::NoFile) => Finding::new(Condition::Missing, "the file is not there"),
-            Err(error) if descriptors_are_out(&error) => return Err(ChunkError::Overloaded("open files")),
+            Err(error) if let Some(passing) = ChunkError::passing(&error) => return Err(passing),
             Err(error) => {
                 let at = self.hasher.size_bytes();
                 let detail = format!("the disk does not return byte {at} and what follows: {error}");
@@ -261,28 +280,37 @@ impl Examination {
 
     /// The bytes are sound; how is the file that says so?
     fn judge_chk(&self) -> Result<Finding, ChunkError> {
-        let file = match self.disk.open(&chk_name(self.place.chunk)) {
-            Err(error) if descriptors_are_out(&error) => return Err(ChunkError::Overloaded("open files")),
-            file => file,
+        let chunk = self.place.chunk;
+        let chk = match self.disk.open(&chk_name(chunk)) {
+            Ok(Some(file)) => read_chk(chunk, file.as_ref()),
+            Ok(None) => return Ok(bad_chk("is missing")),
+            Err(error) => match ChunkError::passing(&error) {
+                Some(passing) => return Err(passing),
+                None => return Ok(bad_chk(&format!("cannot be opened: {error}"))),
+            },
         };
-        let problem = match file.map(|file| file.map(|file| read_chk(file.as_ref()))) {
-            Err(error) => format!("cannot be opened: {error}"),
-            Ok(None) => "is missing".to_owned(),
-            Ok(Some(None)) => "is damaged".to_owned(),
-            Ok(Some(Some(Chk { binding, .. }))) if !same_place(&binding, &self.place) => {
-                format!("is that of chunk {}, generation {}", binding.chunk, binding.generation)
+        Ok(match chk {
+            Ok(None) => bad_chk("is damaged"),
+            Ok(Some(Chk { binding, .. })) if !same_place(&binding, &self.place) => {
+                bad_chk(&format!("is that of chunk {}, generation {}", binding.chunk, binding.generation))
             }
-            Ok(Some(Some(Chk { sums, .. }))) if !agree(&sums, &self.claims) => "holds other sums".to_owned(),
-            Ok(Some(Some(_sound))) => return Ok(Finding::new(Condition::Sound, "")),
-        };
-        let detail = format!("the bytes are sound; the checksum file {problem}");
-        Ok(Finding::new(Condition::ChecksumFileBad, detail))
+            Ok(Some(Chk { sums, .. })) if !agree(&sums, &self.claims) => bad_chk("holds other sums"),
+            Ok(Some(_sound)) => Finding::new(Condition::Sound, ""),
+            Err(ChunkError::ChecksumFileTooNew { found, known, .. }) => {
+                let detail = format!(
+                    "the bytes are sound; the checksum file is of a later version {found}, and this program knows up to \
+                     {known}: it was left as it is; use a newer program"
+                );
+                Finding::new(Condition::ChecksumFileTooNew, detail)
+            }
+            Err(error) => return Err(error),
+        })
     }
 
     /// Where bytes differ from those that were committed, as far as the checksum file can tell.
     fn difference(&self, found: &ChunkSums) -> String {
-        let listed =
-            self.disk.open(&chk_name(self.place.chunk)).ok().flatten().and_then(|file| read_chk(file.as_ref()));
+        let file = self.disk.open(&chk_name(self.place.chunk)).ok().flatten();
+        let listed = file.and_then(|file| read_chk(self.place.chunk, file.as_ref()).ok().flatten());
         let Some(Chk { sums, .. }) = listed.filter(|chk| agree(&chk.sums, &self.claims)) else {
             return format!("the bytes have SHA-256 {}; {} was committed", found.sha256, self.claims.sha256);
         };
@@ -294,9 +322,8 @@ impl Examination {
     }
 }
 
-/// Too many files are open: that says nothing of this one.
-fn descriptors_are_out(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+fn bad_chk(problem: &str) -> Finding {
+    Finding::new(Condition::ChecksumFileBad, format!("the bytes are sound; the checksum file {problem}"))
 }
 
 /// Asks the kernel to keep nothing of the file in memory. Where it cannot, the bytes may come from there.

@@ -138,8 +138,9 @@ impl ChunkStore {
 
     async fn drain(&self, sink: Sink) -> Result<OpenWrite, ChunkError> {
         let (mut write, rest) = sink.stop().await?;
+        let chunk = write.binding.chunk;
         let written = self.blocking.run(move || rest.append_to(&mut write).map(|()| write)).await?;
-        written.map_err(|error| self.latch.write_failed("write a chunk", error))
+        written.map_err(|error| self.latch.write_failed("write chunk", chunk, error))
     }
 
     /// Drops a write that failed, with its file. One that only compared has none.
@@ -199,7 +200,8 @@ fn end(
     rest: Rest,
     stated: Stated,
 ) -> Result<ChunkSums, ChunkError> {
-    rest.append_to(&mut write).map_err(|error| latch.write_failed("write a chunk", error))?;
+    let chunk = write.binding.chunk;
+    rest.append_to(&mut write).map_err(|error| latch.write_failed("write chunk", chunk, error))?;
     let (binding, target, sums) = write.finish();
     check(&sums, stated)?;
     match target {

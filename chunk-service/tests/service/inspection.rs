@@ -89,3 +89,31 @@ async fn what_was_committed_counts_also_when_the_files_of_two_chunks_were_swappe
     let refused = world.client().await.verify(&of_one, &missing, true).await.unwrap_err();
     assert_eq!(refused.reason, Some(Reason::CapabilityInvalid));
 }
+
+/// A checksum file of a later version was once reported like a damaged one, set aside and written over by this program.
+#[tokio::test]
+async fn a_checksum_file_of_a_later_version_is_named_and_left_as_it_is() {
+    let (mut world, bytes) = (World::start().await, pattern(100_000));
+    let place = world.put(&bytes).await;
+    let later = "# mini-tectonic chunk v2\nwhatever a later version says\n";
+    damage(&world.chk_path(&place), |chk| *chk = later.into());
+    let (client, may_verify) = (world.client().await, world.peer.may_verify(place, &bytes));
+    let told = client.verify(&place, &may_verify, true).await.unwrap();
+    assert_eq!(told.condition(), ChunkCondition::ChecksumFileTooNew);
+    assert!(told.detail.contains("of a later version 2, and this program knows up to 1"), "{}", told.detail);
+    let may_write = world.peer.may_write(place, 100_000);
+    for refused in [
+        world.get(&place, &bytes).await.map(drop),
+        client.put(&place, &may_write, &bytes).await.map(drop),
+        client.status(&place, &may_write).await.map(drop),
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.reason, Some(Reason::FormatTooNew), "{}", refused.message);
+        assert!(refused.message.contains("checksum file of a later version 2; this program knows up to 1"));
+    }
+    let scrubbed = world.running().scrub_now().await.unwrap();
+    assert_eq!((scrubbed.examined, scrubbed.changed, scrubbed.failed), (1, 0, 1));
+    world.restart_service().await;
+    assert_eq!(std::fs::read_to_string(world.chk_path(&place)).unwrap(), later);
+    assert_eq!(std::fs::read_dir(world.chunks().join(".quarantine")).unwrap().count(), 0);
+}

@@ -307,7 +307,10 @@ impl ClusterService for Peer {
         for report in request.into_inner().reports {
             let chunk: ChunkId = report.chunk_id.parse().unwrap();
             match report.condition() {
-                pb::ChunkCondition::Sound | pb::ChunkCondition::Rebuilt | pb::ChunkCondition::ChecksumFileBad => {
+                pb::ChunkCondition::Sound
+                | pb::ChunkCondition::Rebuilt
+                | pb::ChunkCondition::ChecksumFileBad
+                | pb::ChunkCondition::ChecksumFileTooNew => {
                     state.damaged.remove(&chunk);
                 }
                 pb::ChunkCondition::Corrupt | pb::ChunkCondition::Missing | pb::ChunkCondition::Unreadable => {

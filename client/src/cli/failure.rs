@@ -230,6 +230,7 @@ impl Scene<'_> {
             | Reason::UploadCommitted
             | Reason::BlobCollected
             | Reason::NotRestored
+            | Reason::FormatTooNew
             | Reason::MetadataUnreachable
             | Reason::StreamStalled
             | Reason::Internal => None,

@@ -45,6 +45,7 @@ pub(super) fn category_of(reason: Reason) -> Category {
         | Reason::TenantNotEmpty
         | Reason::BlobCollected
         | Reason::NotRestored
+        | Reason::FormatTooNew
         | Reason::Internal => Category::Other,
     }
 }
@@ -94,6 +95,7 @@ pub(super) fn advice_for(reason: Reason) -> Option<&'static str> {
         Reason::TenantNotEmpty => Some("delete its blobs first"),
         Reason::BlobCollected => Some("its bytes are being removed: put it again from another copy"),
         Reason::NotRestored => Some("`mini-tectonic-rs status` says whether a decision is due"),
+        Reason::FormatTooNew => Some("run the newer version of the program that wrote it"),
         Reason::Internal => Some("the service's log has the cause under the request id"),
         Reason::FieldInvalid
         | Reason::FrameTooLarge

@@ -60,11 +60,12 @@ impl Check {
         Verdict { condition, detail }: Verdict,
     ) -> Result<(), MetadataError> {
         let (kind, repair, repaired) = match condition {
-            Condition::Sound | Condition::Rebuilt | Condition::ChecksumFileBad => {
+            Condition::Sound | Condition::Rebuilt | Condition::ChecksumFileBad | Condition::ChecksumFileTooNew => {
                 self.summary.verified_chunks += 1;
                 self.summary.verified_bytes += reference.claims.size_bytes;
                 let what = "write the checksum file again from what the metadata hold";
-                (FindingKind::ChecksumFileBad, Some(what), condition == Condition::Rebuilt)
+                let repair = (condition != Condition::ChecksumFileTooNew).then_some(what);
+                (FindingKind::ChecksumFileBad, repair, condition == Condition::Rebuilt)
             }
             Condition::Corrupt | Condition::Missing | Condition::Unreadable => (FindingKind::DataLost, None, false),
         };
@@ -99,6 +100,7 @@ fn words(condition: Condition) -> &'static str {
         Condition::Sound => "the chunk is sound",
         Condition::Rebuilt => "the checksum file was bad and has been written again",
         Condition::ChecksumFileBad => "the checksum file is bad, the bytes are sound",
+        Condition::ChecksumFileTooNew => "a later version of the program wrote the checksum file, the bytes are sound",
         Condition::Corrupt => "the bytes are damaged",
         Condition::Missing => "the bytes are gone",
         Condition::Unreadable => "the disk does not return the bytes",

@@ -54,6 +54,8 @@ pub enum Condition {
     Rebuilt,
     /// The bytes match; the checksum file is missing or damaged.
     ChecksumFileBad,
+    /// The bytes match; a later version of the program wrote the checksum file, which is left as it is.
+    ChecksumFileTooNew,
     /// The bytes do not match.
     Corrupt,
     /// There are no bytes.

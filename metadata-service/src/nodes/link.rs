@@ -186,6 +186,7 @@ fn verdict(answer: pb::VerifyChunkResponse) -> Option<Verdict> {
         pb::ChunkCondition::Sound => Condition::Sound,
         pb::ChunkCondition::Rebuilt => Condition::Rebuilt,
         pb::ChunkCondition::ChecksumFileBad => Condition::ChecksumFileBad,
+        pb::ChunkCondition::ChecksumFileTooNew => Condition::ChecksumFileTooNew,
         pb::ChunkCondition::Corrupt => Condition::Corrupt,
         pb::ChunkCondition::Missing => Condition::Missing,
         pb::ChunkCondition::Unreadable => Condition::Unreadable,

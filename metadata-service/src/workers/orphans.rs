@@ -298,7 +298,7 @@ impl Worker for OrphanSweeper {
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
-    fn last_sweep(&self) -> Option<Instant> {
+    fn last_sweep(&self, _ended: Option<Instant>) -> Option<Instant> {
         self.state().last_sweep
     }
 }

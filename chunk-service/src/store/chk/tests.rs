@@ -40,14 +40,14 @@ fn the_golden_file_is_what_is_printed_and_read() {
 #[test]
 fn every_truncation_and_every_flipped_bit_of_the_golden_file_is_refused() {
     for at in 0..GOLDEN.len() {
-        assert_eq!(Chk::parse(&GOLDEN.as_bytes()[..at]), Err(ChkError), "cut at {at}");
+        assert_eq!(Chk::parse(&GOLDEN.as_bytes()[..at]), Err(ChkError::Damaged), "cut at {at}");
         for bit in 0..8 {
             let mut bytes = GOLDEN.as_bytes().to_vec();
             bytes[at] ^= 1 << bit;
-            assert_eq!(Chk::parse(&bytes), Err(ChkError), "bit {bit} of byte {at}");
+            assert_eq!(Chk::parse(&bytes), Err(ChkError::Damaged), "bit {bit} of byte {at}");
         }
     }
-    assert_eq!(Chk::parse(format!("{GOLDEN}\n").as_bytes()), Err(ChkError));
+    assert_eq!(Chk::parse(format!("{GOLDEN}\n").as_bytes()), Err(ChkError::Damaged));
 }
 
 /// The text with another last line, whose sum holds.
@@ -73,12 +73,30 @@ fn a_second_spelling_is_refused_even_under_a_sum_that_holds() {
         ("c99465aa", "c99465aa,00000000"),
         ("c99465aa", "99465aa"),
         ("  0190", " 0190"),
-        ("chunk v1", "chunk v2"),
+        ("chunk v1", "chunk v01"),
+        ("chunk v1", "chunk v0"),
         ("\n", "\r\n"),
     ] {
         let other = resealed(&GOLDEN.replace(from, to));
         assert_ne!(other, GOLDEN, "{from} is in the file");
-        assert_eq!(Chk::parse(other.as_bytes()), Err(ChkError), "{from} as {to}");
+        assert_eq!(Chk::parse(other.as_bytes()), Err(ChkError::Damaged), "{from} as {to}");
+    }
+}
+
+/// A checksum file of a later version was once reported like a damaged one, and written over by the next repair.
+#[test]
+fn a_file_of_a_later_version_is_named_and_a_damaged_number_is_damage() {
+    let later = |text: &str, found| assert_eq!(Chk::parse(text.as_bytes()), Err(ChkError::TooNew { found }), "{text}");
+    later(&resealed(&GOLDEN.replace("chunk v1", "chunk v2")), 2);
+    later("# mini-tectonic chunk v17\nanything at all\n", 17);
+    later("# mini-tectonic chunk v2", 2);
+    assert_eq!(
+        ChkError::TooNew { found: 2 }.to_string(),
+        "checksum file of a later version 2; this program knows up to 1"
+    );
+    for text in [&GOLDEN.replace("chunk v1", "chunk v3"), "# mini-tectonic chunk v+2\n", "# mini-tectonic chunk v2 \n"]
+    {
+        assert_eq!(Chk::parse(text.as_bytes()), Err(ChkError::Damaged), "{text}");
     }
 }
 
@@ -151,7 +169,7 @@ proptest! {
 
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-        prop_assert_eq!(Chk::parse(&bytes), Err(ChkError));
+        prop_assert_eq!(Chk::parse(&bytes), Err(ChkError::Damaged));
     }
 
     #[test]
@@ -160,6 +178,6 @@ proptest! {
         let at = at.index(text.len());
         let changed = format!("{}{with}{}", &text[..at], &text[(at + 1).min(text.len())..]);
         prop_assume!(changed != text);
-        prop_assert_eq!(Chk::parse(changed.as_bytes()), Err(ChkError));
+        prop_assert!(Chk::parse(changed.as_bytes()).is_err());
     }
 }

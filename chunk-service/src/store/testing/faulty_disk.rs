@@ -54,8 +54,8 @@ struct Plan {
     failures: Vec<(Call, u64, bool, Errno)>,
     /// Reads from this number on, so many of them, come back with a flipped bit.
     rotten_reads: u64,
-    /// The next sync of the folder waits for this behind its end.
-    pause: Option<Receiver<()>>,
+    /// The next call of a kind waits for this before it returns.
+    pause: Option<(Call, Receiver<()>)>,
 }
 
 /// Decides which calls fail. Clones control the same disk.
@@ -89,17 +89,17 @@ impl Controller {
         self.0.lock().unwrap().rotten_reads = count;
     }
 
-    /// The next sync of the folder does not return, although it is done, before the sender is dropped.
-    pub(crate) fn pause_sync_folder(&self) -> SyncSender<()> {
+    /// The next sync of the folder, or read, does not return, although it is done, before the sender is dropped.
+    pub(crate) fn pause(&self, call: Call) -> SyncSender<()> {
         let (resume, paused) = sync_channel(0);
-        self.0.lock().unwrap().pause = Some(paused);
+        self.0.lock().unwrap().pause = Some((call, paused));
         resume
     }
 
-    fn pause(&self) {
-        let pause = self.0.lock().unwrap().pause.take();
-        if let Some(pause) = pause {
-            assert!(pause.recv().is_err(), "nothing is ever sent");
+    fn hang(&self, call: Call) {
+        let pause = self.0.lock().unwrap().pause.take_if(|(paused, _resume)| *paused == call);
+        if let Some((_call, resume)) = pause {
+            assert!(resume.recv().is_err(), "nothing is ever sent");
         }
     }
 
@@ -181,7 +181,7 @@ impl Disk for FaultyDisk {
     fn sync_folder(&self) -> io::Result<()> {
         self.controller.pass(Call::SyncFolder)?;
         let synced = self.inner.sync_folder();
-        self.controller.pause();
+        self.controller.hang(Call::SyncFolder);
         synced
     }
 
@@ -223,6 +223,7 @@ impl DiskFile for FaultyFile {
         self.controller.pass(Call::Read)?;
         let before = buffer.len();
         self.inner.read_at(buffer, length, offset)?;
+        self.controller.hang(Call::Read);
         if self.controller.rot()
             && let Some(byte) = buffer.get_mut(before + length / 2)
         {

@@ -18,6 +18,8 @@ pub(crate) enum Mistake {
     FolderNotSynced,
     /// A chunk's bytes are not synced before its receipt.
     BlobNotSynced,
+    /// A checksum file is not synced before the receipt.
+    ChkNotSynced,
     /// The checksum file is published before the bytes that it vouches for are synced.
     PublishedBeforeSync,
     /// The file is opened again to be synced; the failure was told to the descriptor that wrote.
@@ -51,9 +53,10 @@ pub(crate) enum Mistake {
 }
 
 impl Mistake {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::FolderNotSynced,
         Self::BlobNotSynced,
+        Self::ChkNotSynced,
         Self::PublishedBeforeSync,
         Self::ReopenedBeforeSync,
         Self::SyncRetried,
@@ -223,6 +226,7 @@ impl DiskFile for MistakenFile {
     fn sync(&self) -> io::Result<()> {
         match (self.mistake, self.created) {
             (Some(Mistake::BlobNotSynced), true) | (Some(Mistake::RepeatNotSynced), false) => Ok(()),
+            (Some(Mistake::ChkNotSynced), true) if self.name.ends_with(".chk.tmp") => Ok(()),
             (Some(Mistake::PublishedBeforeSync), true) => {
                 self.put_off.lock().unwrap().sync = Some(Arc::clone(&self.inner));
                 Ok(())

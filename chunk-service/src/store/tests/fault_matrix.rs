@@ -6,7 +6,7 @@
 //! durable is there after power is lost; what was there before reads back; nothing panics; what was refused works again
 //! when the fault is over, unless the latch is closed.
 //!
-//! Long form (the short one fails single calls only, with the first and last errno of a kind), with its figures:
+//! Long form (the short one fails single calls only, with one errno of each kind), with its figures:
 //! `MINI_TECTONIC_LONG=1 cargo test --release -p chunk-service --lib fault_matrix -- --nocapture`
 
 use std::collections::BTreeMap;
@@ -19,11 +19,24 @@ use crate::error::ChunkError;
 use crate::store::testing::faulty_disk::Call;
 use crate::store::testing::figures::{self, Context};
 use crate::store::testing::mistakes::Mistake;
-use crate::store::testing::world::{ALL, World, blob, chk, pattern, place};
+use crate::store::testing::world::{ALL, World, blob, chk, claims, pattern, place};
+use crate::store::verify::Condition;
 use crate::store::writing::WriteStatus;
 
-const ERRNOS: [Errno; 8] =
-    [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE, Errno::ACCESS, Errno::IO, Errno::ROFS, Errno::INTR];
+const ERRNOS: [Errno; 10] = [
+    Errno::NOSPC,
+    Errno::DQUOT,
+    Errno::MFILE,
+    Errno::NFILE,
+    Errno::ACCESS,
+    Errno::IO,
+    Errno::ROFS,
+    Errno::INTR,
+    Errno::NOMEM,
+    Errno::AGAIN,
+];
+/// The errnos of the short form: one of each kind.
+const SHORT: [Errno; 3] = [Errno::NOSPC, Errno::IO, Errno::NOMEM];
 
 /// What is done while a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,10 +56,16 @@ enum Operation {
     Heal,
     Delete,
     Space,
+    /// A verification of a sound chunk.
+    Verify,
+    /// A verification that has its checksum file written again.
+    Repair,
+    /// A listing of the folder, with what the checksum files say.
+    List,
 }
 
 impl Operation {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Put,
         Self::PutLarge,
         Self::Resume,
@@ -58,6 +77,9 @@ impl Operation {
         Self::Heal,
         Self::Delete,
         Self::Space,
+        Self::Verify,
+        Self::Repair,
+        Self::List,
     ];
 
     fn bytes(self) -> Vec<u8> {
@@ -78,9 +100,9 @@ impl Operation {
             Self::Repeat | Self::Query => {
                 world.put(place(1), &bytes).await.unwrap();
             }
-            Self::Read | Self::Heal | Self::Delete => {
+            Self::Read | Self::Heal | Self::Delete | Self::Verify | Self::Repair | Self::List => {
                 world.put_sealed(place(1), &bytes).await;
-                if self == Self::Heal {
+                if [Self::Heal, Self::Repair].contains(&self) {
                     world.disk.damage(&chk(&place(1)), |content| content.truncate(9));
                 }
             }
@@ -105,6 +127,15 @@ impl Operation {
             }
             Self::Delete => world.store.delete(place(1).chunk).await.map(|()| false),
             Self::Space => world.store.space().await.map(|_space| false),
+            Self::Verify | Self::Repair => {
+                let found = world.store.verify(place(1), claims(&bytes), self == Self::Repair).await?.condition;
+                assert!(
+                    !matches!(found, Condition::Corrupt | Condition::Missing),
+                    "a fault is no lost data: {found:?}"
+                );
+                Ok(false)
+            }
+            Self::List => list(world).await.map(|()| false),
         }
     }
 
@@ -112,6 +143,21 @@ impl Operation {
     fn again(self) -> Self {
         if self == Self::Resume { Self::Put } else { self }
     }
+}
+
+/// A listing that ends without an error is complete.
+async fn list(world: &World) -> Result<(), ChunkError> {
+    let (mut listing, mut chunks) = (world.store.list(true).await?, Vec::new());
+    loop {
+        let (rest, page) = world.store.next_page(listing).await?;
+        chunks.extend(page.chunks.into_iter().map(|files| files.chunk));
+        if page.complete {
+            break;
+        }
+        listing = rest;
+    }
+    assert!([1, 2].iter().all(|number| chunks.contains(&place(*number).chunk)), "I7: {chunks:?}");
+    Ok(())
 }
 
 /// What a call does to the disk.
@@ -134,7 +180,7 @@ fn kind(call: Call) -> Kind {
 fn passing(errno: Errno) -> Option<Reason> {
     match errno {
         Errno::NOSPC | Errno::DQUOT => Some(Reason::NodeOutOfSpace),
-        Errno::MFILE | Errno::NFILE => Some(Reason::Overloaded),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => Some(Reason::Overloaded),
         Errno::ACCESS => Some(Reason::Internal),
         _a_fault_of_the_disk => None,
     }
@@ -194,6 +240,13 @@ impl Cell {
         if matches!(self.operation, Operation::Read | Operation::Heal) {
             let bearable = matches!(outcome, None | Some(Reason::ChunkCorrupt | Reason::Overloaded));
             assert!(bearable && (outcome.is_none() || kind(self.call) == Kind::Looks), "{outcome:?}");
+            let passes = passing(self.errno) == Some(Reason::Overloaded);
+            assert!(!passes || outcome != Some(Reason::ChunkCorrupt), "what passes by itself is no damage");
+            return;
+        }
+        if matches!(self.operation, Operation::Verify | Operation::Repair) {
+            // Whatever stays is a finding.
+            assert!(matches!(outcome, None | Some(Reason::Overloaded)), "{outcome:?}");
             return;
         }
         match kind(self.call) {
@@ -203,7 +256,9 @@ impl Cell {
                 let expected = passing(self.errno).filter(|reason| *reason == Reason::Overloaded);
                 assert_eq!(outcome, Some(expected.unwrap_or(Reason::Internal)));
             }
-            Kind::Looks => assert!(matches!(outcome, None | Some(Reason::Internal)), "{outcome:?}"),
+            Kind::Looks => {
+                assert!(matches!(outcome, None | Some(Reason::Internal | Reason::Overloaded)), "{outcome:?}")
+            }
         }
     }
 }
@@ -229,9 +284,9 @@ pub(crate) async fn run(long: bool, mistake: Option<Mistake>) -> Figures {
     let mut figures = Figures::default();
     for operation in Operation::ALL {
         for (call, count) in calls(operation, mistake).await {
-            for (number, errno) in ERRNOS.into_iter().enumerate() {
+            for errno in ERRNOS {
                 for (nth, for_ever) in (0..count).flat_map(|nth| [(nth, false), (nth, true)]) {
-                    if long || (!for_ever && [0, 5].contains(&number)) {
+                    if long || (!for_ever && SHORT.contains(&errno)) {
                         let cell = Cell { operation, call, nth, errno, for_ever };
                         figures.add(cell, cell.check(mistake).await);
                     }

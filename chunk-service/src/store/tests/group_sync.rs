@@ -18,7 +18,7 @@ pub(crate) async fn run(mistake: Option<Mistake>) {
 
 async fn a_failed_sync_fails_everybody(mistake: Option<Mistake>) {
     let (world, bytes) = (World::with(mistake), pattern(1_000, 1));
-    let resume = world.faults.pause_sync_folder();
+    let resume = world.faults.pause(Call::SyncFolder);
     let others = async {
         until(|| world.faults.made(Call::SyncFolder) == 1).await;
         world.faults.fail(Call::SyncFolder, 0, Errno::IO);
@@ -40,7 +40,7 @@ async fn a_failed_sync_fails_everybody(mistake: Option<Mistake>) {
 
 async fn a_sync_does_not_serve_those_who_come_later(mistake: Option<Mistake>) {
     let (world, bytes) = (World::with(mistake), pattern(1_000, 1));
-    let resume = world.faults.pause_sync_folder();
+    let resume = world.faults.pause(Call::SyncFolder);
     let late = async {
         until(|| world.faults.made(Call::SyncFolder) == 1).await;
         // Its names are made while the sync that is under way has ended on the disk, and nobody knows yet.

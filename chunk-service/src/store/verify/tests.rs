@@ -1,7 +1,11 @@
+use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
+
 use super::*;
+use crate::store::Described;
 use crate::store::disk::QUARANTINE;
 use crate::store::testing::faulty_disk::Call;
-use crate::store::testing::world::{World, blob, chk, claims, pattern, place};
+use crate::store::testing::world::{ALL, World, blob, chk, claims, pattern, place};
 
 async fn verify(world: &World, place: ChunkBinding, bytes: &[u8], repair: bool) -> Finding {
     world.store.verify(place, claims(bytes), repair).await.unwrap()
@@ -128,4 +132,114 @@ async fn a_consistent_pair_of_other_bytes_is_damage() {
         let found = verify(&world, place, bytes, true).await;
         assert_eq!(found.condition, Condition::Corrupt, "what was committed counts, not what the files say: {found:?}");
     }
+}
+
+/// A repair once set the checksum file aside before it summed the bytes up: when that failed there was none any more.
+#[tokio::test]
+async fn a_repair_that_cannot_read_the_bytes_leaves_everything_as_it_was() {
+    let (world, place, bytes) = (World::new(), place(1), pattern(1_000, 1));
+    world.put(place, &bytes).await.unwrap();
+    world.disk.damage(&chk(&place), |content| content[7] ^= 1);
+    let before = world.disk.names();
+    let bad = verify(&world, place, &bytes, false).await;
+    world.faults.fail_always(Call::Read, Errno::IO);
+    let told = world.store.repaired_apart(place, claims(&bytes), bad).await.unwrap();
+    assert_eq!(told.condition, Condition::ChecksumFileBad);
+    assert!(told.detail.contains("cannot be written again now"), "{told:?}");
+    assert_eq!(world.disk.names(), before);
+    world.faults.heal();
+    assert_eq!(verify(&world, place, &bytes, true).await.condition, Condition::Rebuilt);
+}
+
+#[tokio::test]
+async fn a_checksum_file_of_a_later_version_is_told_and_never_touched() {
+    let (world, place, bytes) = (World::new(), place(1), pattern(1_000, 1));
+    world.put_sealed(place, &bytes).await;
+    let later = b"# mini-tectonic chunk v2\nwhatever it says\n".to_vec();
+    world.disk.damage(&chk(&place), |content| content.clone_from(&later));
+    let before = world.disk.names();
+    let told = verify(&world, place, &bytes, true).await;
+    assert_eq!(told.condition, Condition::ChecksumFileTooNew);
+    assert!(told.detail.contains("of a later version 2, and this program knows up to 1"), "{told:?}");
+    let too_new =
+        |error: ChunkError| assert!(matches!(error, ChunkError::ChecksumFileTooNew { found: 2, .. }), "{error}");
+    for described in [Described::Open, Described::Sealed(place, claims(&bytes))] {
+        world.oracle.set(place.chunk, described);
+        too_new(world.get(place, &bytes, ALL).await.unwrap_err());
+        too_new(world.put(place, &bytes).await.unwrap_err());
+        too_new(world.store.write_status(place).await.unwrap_err());
+        assert_eq!((world.disk.bytes(&chk(&place)), world.disk.names()), (Some(later.clone()), before.clone()));
+    }
+    world.disk.damage(&blob(&place), |content| content[0] ^= 1);
+    assert_eq!(verify(&world, place, &bytes, true).await.condition, Condition::Corrupt, "the metadata knows the bytes");
+    world.disk.lose(&blob(&place));
+    world.oracle.set(place.chunk, Described::Open);
+    too_new(world.put(place, &bytes).await.unwrap_err());
+    assert_eq!(world.disk.bytes(&chk(&place)), Some(later), "nor is it a left-over when it is alone");
+}
+
+/// What passes by itself was once taken for damage: out of memory, a read was lost data.
+#[tokio::test]
+async fn what_passes_by_itself_is_no_damage_wherever_it_happens() {
+    let bytes = pattern(1_000, 1);
+    for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN] {
+        for call in [Call::Open, Call::Size, Call::Read, Call::DropCache] {
+            let (world, place) = (World::new(), place(1));
+            world.put_sealed(place, &bytes).await;
+            world.faults.fail_always(call, errno);
+            let outcomes = [
+                world.get(place, &bytes, ALL).await.map(drop),
+                world.put(place, &bytes).await.map(drop),
+                world.store.verify(place, claims(&bytes), true).await.map(|found| {
+                    assert_eq!(found.condition, Condition::Sound, "{call:?} {errno:?}");
+                }),
+            ];
+            for outcome in outcomes {
+                assert!(matches!(outcome, Ok(()) | Err(ChunkError::Overloaded(_))), "{call:?} {errno:?}: {outcome:?}");
+            }
+            world.faults.heal();
+            assert_eq!(world.get(place, &bytes, ALL).await.unwrap(), bytes, "{call:?} {errno:?}");
+            assert!(!world.disk.names().iter().any(|name| name.starts_with(QUARANTINE)), "{call:?} {errno:?}");
+        }
+    }
+}
+
+/// A stop once waited until a whole chunk was read, however slow the disk.
+#[tokio::test]
+async fn a_stop_ends_a_verification_and_a_repair_without_waiting_for_the_disk() {
+    let (mut world, place, bytes) = (World::new(), place(1), pattern(9_000_000, 1));
+    world.put_sealed(place, &bytes).await;
+    let sound = world.disk.bytes(&chk(&place));
+    let hanging = async |before: u64| {
+        while world.faults.made(Call::Read) == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (stop, reads) = (CancellationToken::new(), world.faults.made(Call::Read));
+    let resume = world.faults.pause(Call::Read);
+    let verifying = world.store.verify_until(&stop, place, claims(&bytes), true);
+    let stopping = async {
+        hanging(reads).await;
+        stop.cancel();
+    };
+    let (verified, ()) = tokio::join!(verifying, stopping);
+    assert!(matches!(verified, Err(ChunkError::Draining)), "{verified:?}");
+    drop(resume);
+    assert!(world.store.blocking().quiet_within(std::time::Duration::from_secs(60)).await);
+
+    world.disk.lose(&chk(&place));
+    let before = world.disk.names();
+    let (reads, resume) = (world.faults.made(Call::Read), world.faults.pause(Call::Read));
+    let store = Arc::clone(&world.store);
+    let repairing = proto::runtime::TaskGroup::new()
+        .spawn("repair", async move { store.rebuild(place, claims(&pattern(9_000_000, 1)), OldChk::SetAside).await });
+    hanging(reads).await;
+    world.settle().await;
+    drop(resume);
+    let repaired = repairing.await.unwrap().unwrap();
+    assert!(matches!(repaired, Err(ChunkError::Draining)), "{repaired:?}");
+    assert_eq!(world.disk.names(), before, "nothing is half done");
+    let world = world.restart().await;
+    assert_eq!(verify(&world, place, &bytes, true).await.condition, Condition::Rebuilt);
+    assert_eq!(world.disk.bytes(&chk(&place)), sound);
 }

@@ -234,7 +234,10 @@ impl TryFrom<Call<pb::ReportChunksRequest>> for ReportChunks {
 
 fn chunk_report(report: pb::ChunkReport) -> Result<ChunkReport, MetadataError> {
     let damage = match report.condition() {
-        pb::ChunkCondition::Sound | pb::ChunkCondition::Rebuilt | pb::ChunkCondition::ChecksumFileBad => None,
+        pb::ChunkCondition::Sound
+        | pb::ChunkCondition::Rebuilt
+        | pb::ChunkCondition::ChecksumFileBad
+        | pb::ChunkCondition::ChecksumFileTooNew => None,
         pb::ChunkCondition::Corrupt => Some(Damage::Corrupt),
         pb::ChunkCondition::Missing => Some(Damage::Missing),
         pb::ChunkCondition::Unreadable => Some(Damage::Unreadable),

@@ -237,9 +237,9 @@ async fn a_pass_sweeps_one_node_and_a_sweep_all_of_them() {
     world.disks.files.lock().unwrap().insert(other, vec![files(ChunkId::generate(LONG_AGO_MS, &world.entropy))]);
     world.plant_many(2);
     assert_eq!(world.sweep().await, Pass { examined: 2, more: true, ..Pass::default() });
-    assert_eq!(world.sweeper.last_sweep(), None);
+    assert_eq!(world.sweeper.last_sweep(None), None);
     assert_eq!(world.sweep().await, Pass { examined: 1, ..Pass::default() });
-    assert!(world.sweeper.last_sweep().is_some());
+    assert!(world.sweeper.last_sweep(None).is_some());
     assert_eq!(world.sweep().await, Pass { examined: 2, changed: 2, more: true, ..Pass::default() });
     assert_eq!(world.sweep().await, Pass { examined: 1, changed: 1, ..Pass::default() });
 }

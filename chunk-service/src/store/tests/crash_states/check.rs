@@ -97,7 +97,10 @@ impl Checker<'_> {
         let known = Known { sealed: None, delete: Delete::No, ..self.known.clone() };
         let world = self.start(&known);
         match world.store.write_status(*PLACE).await.unwrap() {
-            WriteStatus::Open(there) => assert_eq!(there, 0),
+            WriteStatus::Open(there) => {
+                assert_eq!(there, 0);
+                assert_eq!(self.known.promised, None, "I1: what a receipt was given for is taken for a left-over");
+            }
             WriteStatus::Complete(sums) => self.promised_now(&world, Content::of(&sums)).await,
         }
         for content in [known.tried.first().copied().unwrap_or(Content::One), Content::Other] {

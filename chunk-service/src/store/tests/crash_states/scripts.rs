@@ -193,10 +193,8 @@ impl Script {
         scripts
     }
 
-    /// What a client does when it comes back after a crash. With a receipt in its hand it commits, and only then may
-    /// write again: until then nothing but the receipt speaks for the bytes of a torn checksum file.
-    pub(super) fn after(mut start: Scene) -> Self {
-        start.known.sealed = start.known.promised;
+    /// What a client does when it comes back after a crash; also with a receipt in its hand it may write again first.
+    pub(super) fn after(start: Scene) -> Self {
         let again = start.known.promised.or(start.known.tried.first().copied());
         let actions = match (start.known.delete, again) {
             (Delete::Asked | Delete::Done, _) => vec![Action::Delete],

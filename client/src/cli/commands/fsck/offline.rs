@@ -125,6 +125,7 @@ fn condition_of(condition: chunk_service::offline::Condition) -> Condition {
         Local::Sound => Condition::Sound,
         Local::Rebuilt => Condition::Rebuilt,
         Local::ChecksumFileBad => Condition::ChecksumFileBad,
+        Local::ChecksumFileTooNew => Condition::ChecksumFileTooNew,
         Local::Corrupt => Condition::Corrupt,
         Local::Missing => Condition::Missing,
         Local::Unreadable => Condition::Unreadable,

@@ -59,6 +59,7 @@ fn condition(condition: pb::ChunkCondition) -> &'static str {
         pb::ChunkCondition::Sound => "sound",
         pb::ChunkCondition::Rebuilt => "rebuilt",
         pb::ChunkCondition::ChecksumFileBad => "checksum file bad",
+        pb::ChunkCondition::ChecksumFileTooNew => "checksum file too new",
         pb::ChunkCondition::Corrupt => "corrupt",
         pb::ChunkCondition::Missing => "missing",
         pb::ChunkCondition::Unreadable => "unreadable",
