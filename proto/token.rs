@@ -2,7 +2,7 @@
 //!
 //! One text form: `<kind>1.<key id>.<secret>.<crc>`, all hex in lower case: 8 bytes of key id, 32 bytes of secret, and the CRC-32C
 //! of everything before the last dot, so that a mistyped or truncated token is told from a wrong one. A tenant's token
-//! begins with `mt1`.
+//! begins with `mt1`. The digit is the format's version: that of a later one is refused by its number.
 
 use std::fmt;
 use std::str::FromStr;
@@ -62,7 +62,7 @@ impl TokenKeyId {
 impl TryFrom<&[u8]> for TokenKeyId {
     type Error = TokenError;
     fn try_from(bytes: &[u8]) -> Result<Self, TokenError> {
-        bytes.try_into().map(Self).map_err(|_length| TokenError)
+        bytes.try_into().map(Self).map_err(|_length| TokenError::Malformed)
     }
 }
 
@@ -78,10 +78,37 @@ impl fmt::Debug for TokenKeyId {
     }
 }
 
-/// The text is not a token, or was damaged on its way.
+/// Why a text is not taken for a token. Says nothing of what is in it but its version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a token, or a damaged one")]
-pub struct TokenError;
+pub enum TokenError {
+    /// It is not one, or was damaged on its way.
+    #[error("not a token, or a damaged one")]
+    Malformed,
+    /// Made by a later version of this program.
+    #[error(
+        "a token of format version {found}, but this program knows versions up to {}; use a newer program",
+        Self::KNOWN
+    )]
+    TooNew {
+        /// Its version.
+        found: u32,
+    },
+}
+
+impl TokenError {
+    /// The latest version that is known here: the digit in every kind's prefix.
+    pub const KNOWN: u32 = 1;
+}
+
+/// A later version may have anything behind its prefix.
+fn refuse_newer(text: &str) -> Result<(), TokenError> {
+    let prefix = text.split_once('.').map_or(text, |(prefix, _rest)| prefix);
+    let version = ["ma", "mt", "mj", "mn"].into_iter().find_map(|kind| prefix.strip_prefix(kind));
+    match version.and_then(|digits| digits.parse().ok()) {
+        Some(found) if found > TokenError::KNOWN => Err(TokenError::TooNew { found }),
+        Some(_) | None => Ok(()),
+    }
+}
 
 /// A token. `Debug` shows its kind and key id only.
 #[derive(Clone)]
@@ -139,11 +166,11 @@ impl Token {
 fn parse_hex<const N: usize>(text: &str) -> Result<Zeroizing<[u8; N]>, TokenError> {
     let mut bytes = Zeroizing::new([0; N]);
     if text.len() != 2 * N || !text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
-        return Err(TokenError);
+        return Err(TokenError::Malformed);
     }
     for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let digits = std::str::from_utf8(pair).map_err(|_not_ascii| TokenError)?;
-        *byte = u8::from_str_radix(digits, 16).map_err(|_checked_above| TokenError)?;
+        let digits = std::str::from_utf8(pair).map_err(|_not_ascii| TokenError::Malformed)?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_checked_above| TokenError::Malformed)?;
     }
     Ok(bytes)
 }
@@ -151,19 +178,20 @@ fn parse_hex<const N: usize>(text: &str) -> Result<Zeroizing<[u8; N]>, TokenErro
 impl FromStr for Token {
     type Err = TokenError;
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        let (before, crc) = text.rsplit_once('.').ok_or(TokenError)?;
+        refuse_newer(text)?;
+        let (before, crc) = text.rsplit_once('.').ok_or(TokenError::Malformed)?;
         if format!("{:08x}", crc32c(before.as_bytes())) != crc {
-            return Err(TokenError);
+            return Err(TokenError::Malformed);
         }
         let mut parts = before.split('.');
         let (Some(prefix), Some(key_id), Some(secret), None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(TokenError);
+            return Err(TokenError::Malformed);
         };
-        let kind = TokenKind::from_prefix(prefix).ok_or(TokenError)?;
+        let kind = TokenKind::from_prefix(prefix).ok_or(TokenError::Malformed)?;
         let key_id = TokenKeyId(*parse_hex(key_id)?);
         let secret = parse_hex::<SECRET_BYTES>(secret)?;
-        Ok(Self { kind, key_id, secret: SecretKey::from_slice(secret.as_ref()).ok_or(TokenError)? })
+        Ok(Self { kind, key_id, secret: SecretKey::from_slice(secret.as_ref()).ok_or(TokenError::Malformed)? })
     }
 }
 
@@ -197,6 +225,19 @@ mod tests {
             changed[at] ^= 1;
             assert!(String::from_utf8(changed).unwrap().parse::<Token>().is_err(), "at {at}");
             assert!(text[..at].parse::<Token>().is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_a_later_version_is_told_from_a_damaged_one_without_its_secret() {
+        for text in ["ma2.anything", "mt12", "mj2.0", "mn4000000000.x"] {
+            let refused = text.parse::<Token>().unwrap_err();
+            assert!(matches!(refused, TokenError::TooNew { .. }), "{text}");
+            let said = refused.to_string();
+            assert!(said.contains("versions up to 1; use a newer program") && !said.contains("anything"), "{said}");
+        }
+        for text in ["ma0.x", "ma1.x", "mx2.x", "2", "ma", "ma2x.y", ""] {
+            assert_eq!(text.parse::<Token>().unwrap_err(), TokenError::Malformed, "{text}");
         }
     }
 

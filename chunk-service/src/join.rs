@@ -11,7 +11,7 @@ use proto::entropy::Entropy;
 use proto::failpoint;
 use proto::ids::NodeId;
 use proto::runtime::folder;
-use proto::token::{Token, TokenKind};
+use proto::token::{Token, TokenError, TokenKind};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -101,13 +101,16 @@ fn refused(error: &LinkError) -> ChunkError {
 
 fn read_token(path: &Path) -> Result<Option<Token>, ChunkError> {
     let Some(bytes) = folder::read_small(path)?.map(Zeroizing::new) else { return Ok(None) };
-    let text = std::str::from_utf8(&bytes).ok().map(str::trim);
-    let token = text.and_then(|text| text.parse::<Token>().ok()).filter(|token| token.kind == TokenKind::Join);
-    let unusable = || ChunkError::Setting {
-        what: "--join-token-file",
-        problem: format!("{} holds no join token", path.display()),
-    };
-    token.map(Some).ok_or_else(unusable)
+    match std::str::from_utf8(&bytes).unwrap_or_default().trim().parse::<Token>() {
+        Ok(token) if token.kind == TokenKind::Join => Ok(Some(token)),
+        Err(TokenError::TooNew { found }) => {
+            Err(ChunkError::TooNew { path: path.to_path_buf(), found, known: TokenError::KNOWN })
+        }
+        Ok(_) | Err(TokenError::Malformed) => Err(ChunkError::Setting {
+            what: "--join-token-file",
+            problem: format!("{} holds no join token", path.display()),
+        }),
+    }
 }
 
 /// Writes down what a node was given, IDENTITY last. Blocks.

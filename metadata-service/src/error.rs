@@ -6,7 +6,7 @@ use proto::error::{Classify, Details, Reason};
 use proto::runtime::folder::FolderError;
 
 use crate::store::engine::EngineError;
-use crate::store::records::RecordError;
+use crate::store::records::{RecordError, RecordProblem};
 use crate::store::rows::RowError;
 
 /// Whose quota, and which bound of it.
@@ -164,7 +164,7 @@ impl MetadataError {
 
     /// A row that others refer to is not there.
     pub fn missing(record: &'static str) -> Self {
-        Self::Corrupt(RecordError { record, problem: "is missing" })
+        Self::Corrupt(RecordError { record, problem: RecordProblem::Missing })
     }
 }
 

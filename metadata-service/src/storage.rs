@@ -19,7 +19,7 @@ use proto::failpoint;
 use proto::ids::ClusterId;
 use proto::runtime::folder::{self, FolderLock, Identity};
 use proto::secret::SecretKey;
-use proto::token::{Token, TokenKind};
+use proto::token::{Token, TokenError, TokenKind};
 
 use crate::config::Tuning;
 use crate::error::StartError;
@@ -265,10 +265,15 @@ async fn commit(paths: &Paths, engine: &dyn Engine, batch: Batch) -> Result<(), 
 /// The token that an interrupted start has written, or a new one.
 fn take_or_make(path: &Path, kind: TokenKind, entropy: &dyn Entropy) -> Result<Token, StartError> {
     let Some(bytes) = folder::read_small(path)? else { return make(path, kind, entropy) };
-    let text = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim_end().parse::<Token>().ok());
-    match text.filter(|token| token.kind == kind) {
-        Some(token) => Ok(token),
-        None => inconsistent(path, "is in the way: it is not a token of this kind; move it away"),
+    match std::str::from_utf8(&bytes).unwrap_or_default().trim_end().parse::<Token>() {
+        Ok(token) if token.kind == kind => Ok(token),
+        Err(TokenError::TooNew { found }) => {
+            let (path, known) = (path.to_path_buf(), TokenError::KNOWN);
+            Err(StartError::TooNew { path, what: "a token of format version", found, known })
+        }
+        Ok(_) | Err(TokenError::Malformed) => {
+            inconsistent(path, "is in the way: it is not a token of this kind; move it away")
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! end crc32c=1a2b3c4d
 //! ```
 //! `after=` is `start`, the last chunk that was looked at, or `end`. The file appears by temporary file, sync, rename and
-//! sync of the folder. One that is lost, damaged or of another version means that the scrub starts over, and nothing else.
+//! sync of the folder. One that is lost, damaged or of another version means that the scrub starts over and says so, and
+//! nothing else.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use crate::error::ChunkError;
 
 const FILE: &str = "scrub.position";
 const TEMPORARY: &str = "scrub.position.tmp";
-const FIRST_LINE: &str = "mini-tectonic scrub position v1";
+const FIRST_WORDS: &str = "mini-tectonic scrub position v";
+const VERSION: u32 = 1;
 const BYTES_MAX: u64 = 1024;
 
 /// Where in the order of the chunks' ids a sweep is.
@@ -85,7 +87,21 @@ fn read(disk: &dyn Disk) -> io::Result<Option<Position>> {
     let mut bytes = Vec::new();
     let length = usize::try_from(file.size()?.min(BYTES_MAX)).map_err(io::Error::other)?;
     file.read_at(&mut bytes, length, 0)?;
-    Ok(Position::parse(&bytes))
+    let position = Position::parse(&bytes);
+    if position.is_none() {
+        tracing::warn!(problem = problem_of(&bytes), "{FILE} cannot be used; the scrub starts over");
+    }
+    Ok(position)
+}
+
+/// Why a position cannot be used, in words.
+fn problem_of(bytes: &[u8]) -> String {
+    let first = bytes.split(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok());
+    let found: Option<u32> = first.and_then(|line| line.strip_prefix(FIRST_WORDS)?.parse().ok());
+    match found.filter(|found| *found > VERSION) {
+        Some(found) => format!("it has format version {found}, but this program knows versions up to {VERSION}"),
+        None => "it is damaged".to_owned(),
+    }
 }
 
 impl Position {
@@ -95,7 +111,7 @@ impl Position {
             At::After(chunk) => chunk.to_string(),
             At::End => "end".to_owned(),
         };
-        let text = format!("{FIRST_LINE}\nstarted={} after={after}\n", self.started_ms);
+        let text = format!("{FIRST_WORDS}{VERSION}\nstarted={} after={after}\n", self.started_ms);
         format!("{text}end crc32c={:08x}\n", crc32c(text.as_bytes()))
     }
 
@@ -117,6 +133,14 @@ impl Position {
 mod tests {
     use super::*;
     use crate::store::testing::world::{World, place};
+
+    #[test]
+    fn a_position_of_a_later_version_is_told_from_a_damaged_one() {
+        let later = b"mini-tectonic scrub position v2\nwhatever\n";
+        assert_eq!(Position::parse(later), None);
+        assert!(problem_of(later).contains("format version 2, but this program knows versions up to 1"));
+        assert_eq!(problem_of(b"mini-tectonic scrub position v1\n\xff"), "it is damaged");
+    }
 
     #[tokio::test]
     async fn a_position_is_kept_across_a_crash_and_a_damaged_one_is_none() {

@@ -86,6 +86,12 @@ struct Content {
     endpoints: BTreeMap<String, Endpoint>,
 }
 
+/// As much of any version's content as tells which it is.
+#[derive(Debug, Deserialize)]
+struct Version {
+    version: u32,
+}
+
 impl Default for Content {
     fn default() -> Self {
         Self { version: VERSION, endpoints: BTreeMap::new() }
@@ -211,11 +217,17 @@ impl Credentials {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::default()),
             Err(error) => return Err(Failure::local(format_args!("cannot read {}", self.path.display()), &error)),
         };
-        let content: Content = toml::from_str(&text).map_err(|error| self.damaged(&where_it_stopped(&text, &error)))?;
-        if content.version > VERSION {
-            return Err(self.damaged("it was written by a later version of this program"));
+        let damaged = |error| self.damaged(&where_it_stopped(&text, &error));
+        // Behind its version a later one may have anything.
+        let Version { version: found } = toml::from_str(&text).map_err(damaged)?;
+        if found > VERSION {
+            let path = self.path.display();
+            let newer = format!("{path} has format version {found}, but this program knows versions up to {VERSION}");
+            return Err(
+                Failure::new(Exit::Other, newer).hint("use a newer program, or --token-file; it was not changed")
+            );
         }
-        Ok(content)
+        toml::from_str(&text).map_err(damaged)
     }
 
     fn damaged(&self, why: &str) -> Failure {
@@ -269,7 +281,6 @@ mod tests {
         for damaged in [
             "version = 1\ntoken = \"secret",
             "version = 1\n[endpoints]\na = \"secret\"",
-            "version = 99",
             "\0",
             "endpoints = 3\nversion = 1",
         ] {
@@ -279,6 +290,17 @@ mod tests {
             assert!(text.contains("is not a credentials file") && !text.contains("secret"), "{text}");
             assert_eq!(std::fs::read_to_string(file.path()).unwrap(), damaged);
         }
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_is_refused_by_that_name_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Credentials::at(folder.path().join("credentials.toml"));
+        let later = "version = 2\nendpoints = \"elsewhere\"\n";
+        folder::publish(file.path(), later.as_bytes()).unwrap();
+        let failure = file.save("http://a:1", Holder::Admin, credential("new")).unwrap_err().to_string();
+        assert!(failure.contains("format version 2, but this program knows versions up to 1"), "{failure}");
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), later);
     }
 
     #[test]

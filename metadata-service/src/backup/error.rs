@@ -70,7 +70,7 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
         /// What is wrong and what to do.
-        problem: &'static str,
+        problem: String,
     },
     /// The folder holds something. Nothing was written.
     #[error(

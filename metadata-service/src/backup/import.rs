@@ -109,8 +109,8 @@ impl Source {
         |source| ImportError::Malformed { path: self.path.clone(), source }
     }
 
-    fn unfit(&self, problem: &'static str) -> ImportError {
-        ImportError::Unfit { path: self.path.clone(), problem }
+    fn unfit(&self, problem: impl Into<String>) -> ImportError {
+        ImportError::Unfit { path: self.path.clone(), problem: problem.into() }
     }
 
     /// Reads the whole file and hands its writes over as they come.
@@ -145,12 +145,16 @@ impl Source {
             }
             Ok(())
         })?;
-        let row = row.and_then(|bytes| decode::<ClusterRecord>(&bytes).ok());
+        let row = row.map(|bytes| decode::<ClusterRecord>(&bytes)).transpose();
+        let row = row.map_err(|error| self.unfit(format!("{error}; use another export")))?;
         let row = row.filter(|row| row.cluster == summary.header.cluster && row.epoch == summary.header.epoch);
-        let row =
-            row.ok_or_else(|| self.unfit("its row about the cluster is missing, damaged, or another cluster's"))?;
+        let row = row.ok_or_else(|| self.unfit("its row about the cluster is missing, or another cluster's"))?;
         if row.schema > SCHEMA {
-            return Err(self.unfit("its rows are of a version that this program does not know; use a newer program"));
+            let found = row.schema;
+            return Err(self.unfit(format!(
+                "its rows are of schema version {found}, but this program knows versions up to {SCHEMA}; use a newer \
+                 program"
+            )));
         }
         if summary.header.cluster_key.as_ref().is_some_and(|key| !is_key_of(key, &row)) {
             return Err(self.unfit("the key in it is not that of its cluster"));

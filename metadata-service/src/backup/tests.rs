@@ -279,7 +279,7 @@ async fn an_export_of_something_that_is_no_cluster_or_with_anothers_key_is_refus
     let mut batch = Batch::default();
     batch.set(keys::cluster(), &ClusterRecord { schema: 2, ..row });
     put(storage.engine.as_ref(), batch).await;
-    refuse(&export(&storage, true).await, "of a version that this program does not know").await;
+    refuse(&export(&storage, true).await, "of schema version 2, but this program knows versions up to 1").await;
     stranger.engine.close().await;
     storage.engine.close().await;
     drop(storage);

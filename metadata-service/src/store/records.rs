@@ -42,7 +42,33 @@ pub struct RecordError {
     /// Which kind.
     pub record: &'static str,
     /// What is wrong with it.
-    pub problem: &'static str,
+    pub problem: RecordProblem,
+}
+
+/// What is wrong with a record, as the rest of a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordProblem {
+    /// It is not there although others refer to it.
+    #[error("is missing")]
+    Missing,
+    /// It has fewer bytes than any record.
+    #[error("is too short")]
+    TooShort,
+    /// Some bytes are not what was written.
+    #[error("does not match its checksum")]
+    Checksum,
+    /// Written by another version of this program.
+    #[error("has format version {found}, but this program knows version {VERSION}{}", if *.found > VERSION { "; use a newer program" } else { "" })]
+    Version {
+        /// Its version.
+        found: u8,
+    },
+    /// Its body is no protobuf message of its kind.
+    #[error("is malformed")]
+    Malformed,
+    /// Its parts do not belong together.
+    #[error("makes no sense")]
+    Senseless,
 }
 
 /// Something that a row holds.
@@ -76,16 +102,16 @@ pub fn encode<R: Record>(record: &R) -> Vec<u8> {
 /// [`RecordError`] for anything that [`encode`] of this version did not write.
 pub fn decode<R: Record>(bytes: &[u8]) -> Result<R, RecordError> {
     let refuse = |problem| RecordError { record: R::NAME, problem };
-    let (covered, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or_else(|| refuse("is too short"))?;
+    let (covered, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or_else(|| refuse(RecordProblem::TooShort))?;
     if crc32c(covered) != u32::from_be_bytes(*crc) {
-        return Err(refuse("does not match its checksum"));
+        return Err(refuse(RecordProblem::Checksum));
     }
-    let (version, body) = covered.split_first().ok_or_else(|| refuse("is too short"))?;
+    let (version, body) = covered.split_first().ok_or_else(|| refuse(RecordProblem::TooShort))?;
     if *version != VERSION {
-        return Err(refuse("has a version that this program does not know"));
+        return Err(refuse(RecordProblem::Version { found: *version }));
     }
-    let raw = R::Raw::decode(body).map_err(|_malformed| refuse("is malformed"))?;
-    R::from_raw(raw).ok_or_else(|| refuse("makes no sense"))
+    let raw = R::Raw::decode(body).map_err(|_malformed| refuse(RecordProblem::Malformed))?;
+    R::from_raw(raw).ok_or_else(|| refuse(RecordProblem::Senseless))
 }
 
 #[cfg(test)]

@@ -109,9 +109,7 @@ impl Database {
     pub(super) fn sequence(&self) -> Result<u64, EngineError> {
         let row = self.db.get(SEQUENCE_KEY).map_err(self.failed("read its sequence"))?;
         match row {
-            Some(row) => {
-                decode_sequence(&row).ok_or_else(|| self.latch.fail("read its sequence", "the row is damaged"))
-            }
+            Some(row) => decode_sequence(&row).map_err(|problem| self.latch.fail("read its sequence", problem)),
             None if self.db.is_empty() => Ok(0),
             None => Err(self.latch.fail("read its sequence", "there are rows but no sequence")),
         }
@@ -126,11 +124,17 @@ fn encode_sequence(sequence: u64) -> Vec<u8> {
     row
 }
 
-fn decode_sequence(row: &[u8]) -> Option<u64> {
-    let (content, sum) = row.split_last_chunk::<4>()?;
-    let (version, sequence) = content.split_first()?;
-    let sequence = u64::from_be_bytes(sequence.try_into().ok()?);
-    (*version == SEQUENCE_VERSION && crc32c(content) == u32::from_be_bytes(*sum)).then_some(sequence)
+fn decode_sequence(row: &[u8]) -> Result<u64, String> {
+    let damaged = || "the row is damaged".to_owned();
+    let (content, sum) = row.split_last_chunk::<4>().ok_or_else(damaged)?;
+    let (version, sequence) = content.split_first().ok_or_else(damaged)?;
+    if crc32c(content) != u32::from_be_bytes(*sum) {
+        return Err(damaged());
+    }
+    if *version != SEQUENCE_VERSION {
+        return Err(format!("the row has format version {version}, but this program knows version {SEQUENCE_VERSION}"));
+    }
+    sequence.try_into().map(u64::from_be_bytes).map_err(|_length| damaged())
 }
 
 /// Makes everything that was applied so far durable. A seam, so that tests can hold or fail it.
@@ -200,14 +204,18 @@ mod tests {
     #[test]
     fn a_sequence_row_is_read_back_and_no_damaged_one_is() {
         let row = encode_sequence(0x0102_0304_0506_0708);
-        assert_eq!(decode_sequence(&row), Some(0x0102_0304_0506_0708));
+        assert_eq!(decode_sequence(&row), Ok(0x0102_0304_0506_0708));
         for length in 0..row.len() {
-            assert_eq!(decode_sequence(&row[..length]), None);
+            assert!(decode_sequence(&row[..length]).is_err());
         }
         for bit in 0..row.len() * 8 {
             let mut damaged = row.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode_sequence(&damaged), None, "bit {bit}");
+            assert!(decode_sequence(&damaged).is_err(), "bit {bit}");
         }
+        let mut newer = row[..row.len() - 4].to_vec();
+        newer[0] = 2;
+        newer.extend_from_slice(&crc32c(&newer).to_be_bytes());
+        assert!(decode_sequence(&newer).unwrap_err().contains("format version 2, but this program knows version 1"));
     }
 }
