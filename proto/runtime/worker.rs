@@ -36,6 +36,15 @@ pub struct Pass {
     pub failed: u64,
     /// There is more to do at once.
     pub more: bool,
+    /// It did not do what it is for, on purpose: no sweep ends with it.
+    pub held_back: bool,
+}
+
+impl Pass {
+    /// A pass that did nothing, on purpose.
+    pub fn held_back() -> Self {
+        Self { held_back: true, ..Self::default() }
+    }
 }
 
 /// One kind of background work.
@@ -64,8 +73,8 @@ pub trait Worker: Send + Sync + 'static {
         None
     }
 
-    /// When it last went through everything there is; asked after each pass. `ended` is when this one ended, if there is
-    /// no more to do after it: the end of a sweep, unless the worker knows better.
+    /// When it last went through everything there is; asked after each pass. `ended` is when this one ended, if it was not
+    /// held back and there is no more to do after it: the end of a sweep, unless the worker knows better.
     fn last_sweep(&self, ended: Option<Instant>) -> Option<Instant> {
         ended
     }
@@ -227,7 +236,7 @@ impl<W: Worker> Driver<W> {
             tracing::warn!(worker = self.worker.name(), %error, "a pass failed; the next one is its retry");
         }
         let now = Instant::now();
-        let through = outcome.as_ref().is_ok_and(|pass| !pass.more).then_some(now);
+        let through = outcome.as_ref().is_ok_and(|pass| !pass.more && !pass.held_back).then_some(now);
         self.reports.send_modify(|status| {
             status.passes += 1;
             status.last_pass_at = Some(now);

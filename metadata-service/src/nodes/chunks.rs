@@ -37,7 +37,7 @@ pub enum Deletion {
 /// Why a node did not tell what it was asked. Nothing may be concluded from it about any chunk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodeError {
-    /// It said no, and will say so again. In words.
+    /// It said no to this chunk, and mostly will say so again; others it may not refuse. In words.
     #[error("the node refused: {0}")]
     Refused(String),
     /// It did not answer, is not known, or cannot tell at the moment; asking again later may help. In words.

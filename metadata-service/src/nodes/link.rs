@@ -172,6 +172,8 @@ fn nonsense(method: &'static str) -> NodeError {
 
 fn refusal(status: &Status) -> NodeError {
     let passing = match from_status(status).reason {
+        // Somebody writes this very chunk: that says nothing about the node, and others need not wait for it.
+        Some(Reason::ConcurrentWrite) => false,
         Some(reason) => reason == Reason::ReadOnly || reason.retry() != Retry::Never,
         // Without a reason of ours the answer comes from the transport, or from something else on that port.
         None => !matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented),
@@ -221,4 +223,32 @@ fn checksum_file(chunk: ChunkId, file: &pb::ChecksumFile) -> Option<ChecksumFile
         sequence: file.sequence,
     };
     Some(ChecksumFile { binding, size_bytes: file.size_bytes, sha256: file.sha256.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::status::to_status;
+
+    use super::*;
+
+    /// What a chunk service answers for one of these reasons.
+    #[derive(Debug, Clone, Copy, thiserror::Error)]
+    #[error("a test says so")]
+    struct Answer(Reason);
+
+    impl proto::error::Classify for Answer {
+        fn reason(&self) -> Reason {
+            self.0
+        }
+    }
+
+    /// One chunk was being written while the collector asked for its deletion. The whole node was left alone for it, and
+    /// all of its garbage waited.
+    #[test]
+    fn a_chunk_that_is_being_written_puts_off_itself_and_not_its_node() {
+        let is_passing = |reason| matches!(refusal(&to_status(&Answer(reason))), NodeError::Unavailable(_));
+        assert!(!is_passing(Reason::ConcurrentWrite));
+        assert!(is_passing(Reason::ReadOnly) && is_passing(Reason::Draining) && is_passing(Reason::CapabilityExpired));
+        assert!(!is_passing(Reason::CapabilityInvalid));
+    }
 }

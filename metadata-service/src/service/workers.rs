@@ -47,9 +47,8 @@ impl Service {
             self.update_worker(name, Change { run: true, ..Change::default() }).await?;
             return Ok(None);
         };
-        if accept_all && name == WorkerName::Orphans {
-            self.workers().acceptance.give();
-        }
+        let accepted = accept_all && name == WorkerName::Orphans;
+        let _while_waiting = accepted.then(|| self.workers().acceptance.give());
         handle.run_now().await.map(Some).map_err(MetadataError::PassFailed)
     }
 

@@ -5,8 +5,7 @@
 //! take the settings along and bring the status back.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use proto::ids::NodeId;
 use proto::runtime::clock::millis;
@@ -144,17 +143,48 @@ impl WorkerView {
 
 /// An operator's word that the next sweep may do what it would hold back from. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Acceptance(Arc<AtomicBool>);
+pub struct Acceptance(Arc<Mutex<Words>>);
+
+#[derive(Debug, Default)]
+struct Words {
+    given: u64,
+    /// The number of the one that holds, if one does.
+    holds: Option<u64>,
+}
 
 impl Acceptance {
-    /// Gives it, to one pass.
-    pub fn give(&self) {
-        self.0.store(true, Ordering::SeqCst);
+    // Each change is complete in itself, so a poisoned lock is used on.
+    fn words(&self) -> MutexGuard<'_, Words> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives it, to one pass. It holds no longer than what is returned: an operator who goes away before the pass begins
+    /// leaves no word behind for a pass that somebody else asks for.
+    #[must_use = "it holds no longer than this"]
+    pub fn give(&self) -> Given {
+        let mut words = self.words();
+        words.given += 1;
+        words.holds = Some(words.given);
+        Given { acceptance: self.clone(), number: words.given }
     }
 
     /// Takes it: the pass that does has it, and no other.
     pub fn take(&self) -> bool {
-        self.0.swap(false, Ordering::SeqCst)
+        self.words().holds.take().is_some()
+    }
+}
+
+/// A word that was given, until this is dropped.
+#[derive(Debug)]
+pub struct Given {
+    acceptance: Acceptance,
+    number: u64,
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        let mut words = self.acceptance.words();
+        words.holds = words.holds.filter(|number| *number != self.number);
     }
 }
 
@@ -233,5 +263,25 @@ impl Entry {
         if let Some(handle) = &self.handle {
             handle.configure(Settings { paused, pace_per_second: pace_per_second.unwrap_or_default() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An operator accepted everything and went away before his pass began. Days later another one asked for a pass, and
+    /// it deleted what it should have held back from.
+    #[test]
+    fn an_acceptance_ends_with_the_call_that_gave_it_and_takes_no_other_with_it() {
+        let acceptance = Acceptance::default();
+        drop(acceptance.give());
+        assert!(!acceptance.take());
+        let first = acceptance.give();
+        let second = acceptance.give();
+        drop(first);
+        assert!(acceptance.take() && !acceptance.take());
+        drop(second);
+        assert!(!acceptance.take());
     }
 }

@@ -77,12 +77,11 @@ impl GarbageCollector {
     }
 
     async fn pass(&self) -> Result<Pass, MetadataError> {
-        let mut pass = Pass::default();
         if let Some(reason) = self.service.collection_hold() {
             tracing::info!(reason, "no garbage is collected");
-            return Ok(pass);
+            return Ok(Pass::held_back());
         }
-        let mut sweep = self.sweep().clone();
+        let (mut sweep, mut pass) = (self.sweep().clone(), Pass::default());
         if sweep.usages == Place::End {
             self.collect(&mut sweep.garbage, &mut pass).await?;
         } else {
@@ -264,6 +263,6 @@ impl Worker for GarbageCollector {
     }
 
     async fn run_scheduled(&self) -> Result<Pass, MetadataError> {
-        if self.clock_is_steady() { self.service.watch(self.pass().await) } else { Ok(Pass::default()) }
+        if self.clock_is_steady() { self.service.watch(self.pass().await) } else { Ok(Pass::held_back()) }
     }
 }

@@ -67,14 +67,14 @@ impl UploadSweeper {
 
     async fn expire(&self, rows: &[Row], pass: &mut Pass) -> Result<(), MetadataError> {
         let now_ms = self.service.now_ms();
-        let held = self.service.collection_hold().is_some();
+        pass.held_back = self.service.collection_hold().is_some();
         for row in rows {
             let upload: UploadRecord = record_of(row)?;
             pass.examined += 1;
             if upload.state != UploadState::Pending || !upload.lease_is_over(now_ms) {
                 continue;
             }
-            if held {
+            if pass.held_back {
                 pass.skipped += 1;
                 continue;
             }
@@ -121,7 +121,7 @@ impl Worker for UploadSweeper {
         if self.service.clock_is_steady(self.service.tuning().upload_lease) {
             self.run_once().await
         } else {
-            Ok(Pass::default())
+            Ok(Pass::held_back())
         }
     }
 }

@@ -39,7 +39,7 @@ impl Worker for Cautious {
         Ok(Pass { changed: 1, ..Pass::default() })
     }
     async fn run_scheduled(&self) -> Result<Pass, Self::Error> {
-        Ok(Pass { skipped: 1, ..Pass::default() })
+        Ok(Pass { skipped: 1, ..Pass::held_back() })
     }
 }
 
@@ -50,8 +50,10 @@ async fn a_worker_can_hold_back_what_its_timer_starts_and_not_what_is_asked_for(
     let handle = start(&group, Cautious, schedule, Arc::new(SeededEntropy::new(1)));
     let mut status = handle.status.clone();
     let held_back = |status: &WorkerStatus| status.last_pass.is_some_and(|pass| pass.skipped == 1);
-    status.wait_for(held_back).await.unwrap();
+    let last_sweep = status.wait_for(held_back).await.unwrap().last_sweep;
+    assert_eq!(last_sweep, None, "what was held back went through nothing");
     assert_eq!(handle.run_now().await, Ok(Pass { changed: 1, ..Pass::default() }));
+    assert!(handle.status().last_sweep.is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,7 +43,7 @@ fn settings((name, record): (WorkerName, WorkerRecord)) -> pb::WorkerSettings {
 }
 
 fn pass(pass: Pass) -> pb::WorkerPass {
-    let Pass { examined, changed, skipped, failed, more } = pass;
+    let Pass { examined, changed, skipped, failed, more, held_back: _said_in_words } = pass;
     pb::WorkerPass { examined, changed, skipped, failed, more }
 }
 

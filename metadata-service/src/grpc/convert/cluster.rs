@@ -119,7 +119,7 @@ fn worker(worker: &pb::Worker) -> WorkerView {
         passes: worker.pass_count,
         last_pass: worker.last_pass.map(|pass| {
             let pb::WorkerPass { examined, changed, skipped, failed, more } = pass;
-            Pass { examined, changed, skipped, failed, more }
+            Pass { examined, changed, skipped, failed, more, held_back: false }
         }),
         last_pass_ms: worker.last_pass_time.as_ref().and_then(unix_ms),
         last_error: clipped(&worker.last_error),
