@@ -128,7 +128,8 @@ impl Service {
         let Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks } = parts;
         let (fail_stop, start_ms) = (FailStop::default(), clock.now_ms());
         let jumps = JumpWatch::new(start_ms, Instant::now());
-        let restores = Restores::new(cluster.restores.clone());
+        let known = if seeded!(CollectedBeforeRecovery) { Vec::new() } else { cluster.restores.clone() };
+        let restores = Restores::new(known);
         let shared = Shared {
             engine,
             cluster,

@@ -21,7 +21,7 @@ use crate::storage::Opening;
 use crate::storage::import::{HalfMade, is_key_of};
 use crate::store::engine::{Batch, Decision, Engine, EngineError};
 use crate::store::keys;
-use crate::store::records::{ClusterRecord, RESTORES_MAX, RestoreEnd, RestoreRecord, SCHEMA, decode};
+use crate::store::records::{ClusterRecord, RESTORES_MAX, SCHEMA, decode};
 
 /// Bytes of the file that are read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -55,7 +55,7 @@ pub async fn import(storage: &Path, file: &Path, opening: Opening<'_>) -> Result
     let source = Source { path: file.to_path_buf() };
     let verified = source.clone();
     let Plan { summary, row } = blocking(move || verified.verify()).await?;
-    let row = restored(row, &summary, opening.now_ms);
+    let row = row.imported(summary.sequence, opening.now_ms);
     let imported = Imported {
         cluster: row.cluster,
         epoch: row.epoch,
@@ -71,13 +71,6 @@ pub async fn import(storage: &Path, file: &Path, opening: Opening<'_>) -> Result
     let secret = summary.header.cluster_key.unwrap_or_else(|| SecretKey::generate(opening.entropy));
     target.finish(row, &secret, opening).await?;
     Ok(imported)
-}
-
-fn restored(mut row: ClusterRecord, summary: &Summary, now_ms: u64) -> ClusterRecord {
-    let (epoch, sequence) = (row.epoch, summary.sequence);
-    row.restores.retain(|restore| restore.end != RestoreEnd::Discard);
-    row.restores.push(RestoreRecord { import_ms: now_ms, epoch, sequence, end: RestoreEnd::Undecided });
-    ClusterRecord { epoch: epoch + 1, ..row }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -159,7 +152,7 @@ impl Source {
         if summary.header.cluster_key.as_ref().is_some_and(|key| !is_key_of(key, &row)) {
             return Err(self.unfit("the key in it is not that of its cluster"));
         }
-        if row.restores.iter().filter(|restore| restore.end != RestoreEnd::Discard).count() >= RESTORES_MAX {
+        if row.restores.iter().filter(|restore| restore.keeps_lost_time()).count() >= RESTORES_MAX {
             return Err(self.unfit("too many imports before it were ended by 'keep'; end them by 'discard' first"));
         }
         Ok(Plan { summary, row })

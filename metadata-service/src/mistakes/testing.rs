@@ -56,6 +56,12 @@ pub(crate) enum Mistake {
     LateLookSkipped,
     /// It is collected although an import awaits its operator.
     HoldIgnored,
+    /// What a time left that an import lost is collected although it is kept.
+    LostTimeCollected,
+    /// A sweep for orphans reads the metadata before it lists the disk.
+    MetadataBeforeDisk,
+    /// It is collected before the recovery has read what stands against it.
+    CollectedBeforeRecovery,
 }
 
 /// Whether this process makes it.
@@ -73,10 +79,11 @@ const DURABILITY: Suite = "store::sled::tests::durability";
 const IO_ERRORS: Suite = "service::tests::io_errors::sled";
 const COLLECTING: Suite = "coordinator::tests::collecting";
 const GC_SAFETY: Suite = "workers::gc_safety";
+const ORPHANS: Suite = "workers::orphans";
 const RESTORE: Suite = "service::restore";
 
 /// Which suites see which mistake.
-const TABLE: [(Mistake, &[Suite]); 16] = [
+const TABLE: [(Mistake, &[Suite]); 19] = [
     (Mistake::AckedWhateverTheSyncSaid, &[DURABILITY, IO_ERRORS]),
     (Mistake::SyncRetried, &[IO_ERRORS]),
     (Mistake::ShownBeforeSync, &[DURABILITY]),
@@ -92,7 +99,10 @@ const TABLE: [(Mistake, &[Suite]); 16] = [
     (Mistake::GraceSkipped, &[HISTORIES]),
     (Mistake::RowDroppedBeforeChunk, &[GC_SAFETY]),
     (Mistake::LateLookSkipped, &[COLLECTING]),
-    (Mistake::HoldIgnored, &[RESTORE]),
+    (Mistake::HoldIgnored, &[RESTORE, GC_SAFETY]),
+    (Mistake::LostTimeCollected, &[COLLECTING, GC_SAFETY]),
+    (Mistake::MetadataBeforeDisk, &[ORPHANS]),
+    (Mistake::CollectedBeforeRecovery, &[GC_SAFETY]),
 ];
 
 /// A suite in a process of its own.
@@ -135,7 +145,7 @@ impl Running {
 
 #[test]
 fn every_mistake_is_seen_by_the_suites_that_ought_to_see_it() {
-    let sound = [HISTORIES, DURABILITY, IO_ERRORS, COLLECTING, GC_SAFETY, RESTORE].map(|suite| (None, suite));
+    let sound = [HISTORIES, DURABILITY, IO_ERRORS, COLLECTING, GC_SAFETY, ORPHANS, RESTORE].map(|suite| (None, suite));
     let mistaken = TABLE.iter().flat_map(|(mistake, suites)| suites.iter().map(|suite| (Some(*mistake), *suite)));
     let runs: Vec<_> = sound.into_iter().chain(mistaken).collect();
     let (mut table, mut wrong) = (String::from("seeded mistakes:"), Vec::new());

@@ -42,7 +42,7 @@ use crate::coordinator::orphans::CHUNKS_PER_COMMIT;
 use crate::error::MetadataError;
 use crate::nodes::chunks::{ChunkFiles, ChunkPage, NodeError};
 use crate::service::Service;
-use crate::store::engine::KeyRange;
+use crate::store::engine::{KeyRange, Row};
 use crate::store::keys::{self, Garbage};
 use crate::store::records::{BlockRecord, ChunkRecord};
 use crate::store::rows::record_of;
@@ -105,7 +105,7 @@ impl OrphanSweeper {
         tracing::info!(reason, "no orphans are looked for");
         let mut state = self.state();
         *state = State { held_back: Some(reason), last_sweep: state.last_sweep, ..State::default() };
-        Pass::default()
+        Pass::held_back()
     }
 
     async fn pass(&self, accepted: bool) -> Result<Pass, MetadataError> {
@@ -154,6 +154,7 @@ impl OrphanSweeper {
     /// What a complete list of the node shows.
     async fn find(&self, node: NodeId, pass: &mut Pass) -> Result<Findings, SweepError> {
         let mut findings = Findings::default();
+        let stale = if seeded!(MetadataBeforeDisk) { Some(self.references(node).await?) } else { None };
         let mut pages = self.service.chunk_nodes().list(node, self.service.keeps_lost_time());
         while let Some(page) = pages.next().await {
             let page = page?;
@@ -161,7 +162,7 @@ impl OrphanSweeper {
             if tokio::time::timeout(PAGE_PATIENCE, drawn).await.is_err() {
                 tracing::trace!("slower than this a node would cut its list");
             }
-            self.look_up(node, page, &mut findings).await?;
+            self.look_up(node, page, stale.as_deref(), &mut findings).await?;
         }
         pass.examined += findings.listed;
         if !findings.suspects.is_empty() {
@@ -170,13 +171,28 @@ impl OrphanSweeper {
         Ok(findings)
     }
 
+    /// What refers to the node's chunks, as only a mistake would read it: before they are listed.
+    async fn references(&self, node: NodeId) -> Result<Vec<Row>, MetadataError> {
+        Ok(self.service.engine().scan(&KeyRange::prefix(&keys::node_chunks(node)), usize::MAX).await?)
+    }
+
     /// Asks the metadata about each chunk of a page.
-    async fn look_up(&self, node: NodeId, page: ChunkPage, findings: &mut Findings) -> Result<(), MetadataError> {
+    async fn look_up(
+        &self,
+        node: NodeId,
+        page: ChunkPage,
+        stale: Option<&[Row]>,
+        findings: &mut Findings,
+    ) -> Result<(), MetadataError> {
         let now_ms = self.service.now_ms();
         findings.listed += page.chunks.len() as u64;
         findings.foreign += page.foreign_names.len() as u64;
         for files in page.chunks {
-            let referenced = self.service.engine().get(&keys::reverse(node, files.chunk)).await?.is_some();
+            let key = keys::reverse(node, files.chunk);
+            let referenced = match stale {
+                None => self.service.engine().get(&key).await?.is_some(),
+                Some(rows) => rows.iter().any(|row| row.0 == key),
+            };
             if referenced || self.is_of_kept_time(&files) {
                 continue;
             }

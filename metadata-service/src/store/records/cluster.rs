@@ -29,6 +29,18 @@ pub struct ClusterRecord {
     pub restores: Vec<RestoreRecord>,
 }
 
+impl ClusterRecord {
+    /// The row after an import of metadata that held this one and reach to a commit: a new epoch, and nothing decided
+    /// about what was planned behind it. Lost times that were given up before are forgotten.
+    #[must_use]
+    pub fn imported(mut self, sequence: u64, now_ms: u64) -> Self {
+        let epoch = self.epoch;
+        self.restores.retain(RestoreRecord::keeps_lost_time);
+        self.restores.push(RestoreRecord { import_ms: now_ms, epoch, sequence, end: RestoreEnd::Undecided });
+        Self { epoch: epoch + 1, ..self }
+    }
+}
+
 /// What the operator decided about chunks that were planned after an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestoreEnd {

@@ -57,6 +57,12 @@ impl World {
         }
     }
 
+    /// The same, if its client goes on with it.
+    fn pick_active(&self, which: Which, fate: Fate) -> Option<usize> {
+        let goes_on = |at: &usize| !matches!(self.model().known[*at].fate, Fate::Lost | Fate::Forgotten);
+        self.pick(which, fate).filter(goes_on)
+    }
+
     fn request(&self) -> RequestId {
         let id = format!("{:x}", self.dice.below(u64::MAX));
         RequestId { scope: RequestScope::Tenant(self.tenant.clone()), id }
@@ -92,7 +98,7 @@ impl World {
             let [chunk] = &granted[..] else { panic!("a block has one chunk") };
             let write_until = (chunk.expire_ms, until);
             let place = (chunk.chunk.node, chunk.chunk.chunk);
-            let block = Block { planned: planned.clone(), at: place, write_until, written: false };
+            let block = Block { planned: planned.clone(), at: place, write_until, written: false, gone: false };
             known.blocks.entry(planned.record.index).or_insert(block).write_until = write_until;
         }
     }
@@ -109,7 +115,7 @@ impl World {
     }
 
     async fn allocate(&mut self, which: Which) {
-        let Some(at) = self.pick(which, Fate::Open) else { return };
+        let Some(at) = self.pick_active(which, Fate::Open) else { return };
         let planned = self.model().known[at].blocks.len() as u64;
         let from = self.dice.below(planned + 1);
         self.allocate_from(at, from, 4).await;
@@ -139,7 +145,7 @@ impl World {
     }
 
     async fn commit(&mut self, which: Which) {
-        let Some(at) = self.pick(which, Fate::Open) else { return };
+        let Some(at) = self.pick_active(which, Fate::Open) else { return };
         let mut first = 0;
         while self.allocate_from(at, first, BLOCKS_PER_ALLOCATION).await == u64::from(BLOCKS_PER_ALLOCATION)
             && self.model().known[at].declared.is_some()
@@ -162,7 +168,9 @@ impl World {
         match known.fate {
             Fate::Open => (known.fate, known.size_bytes) = (Fate::Committed, size_bytes),
             Fate::Committed => return,
-            fate @ (Fate::Deleted | Fate::Over) => panic!("{} was committed although it is {fate:?}", known.blob),
+            fate @ (Fate::Deleted | Fate::Over | Fate::Lost | Fate::Forgotten) => {
+                panic!("{} was committed although it is {fate:?}", known.blob)
+            }
         }
         drop(model);
         self.done.commits += 1;

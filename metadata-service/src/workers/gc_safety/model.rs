@@ -18,6 +18,23 @@ pub(super) enum Fate {
     Committed,
     Deleted,
     Over,
+    /// Committed in a time that an import lost: nobody sees it, but it was acknowledged.
+    Lost,
+    /// An import brought its upload back, for which nobody has any use.
+    Forgotten,
+}
+
+impl Fate {
+    /// What an import makes of it, by what the export says; `None` for what that does not know.
+    pub(super) fn imported(self, exported: Option<Self>) -> Self {
+        match (exported, self) {
+            (Some(Self::Open) | None, Self::Committed) => Self::Lost,
+            (Some(Self::Open), Self::Deleted | Self::Over) => Self::Forgotten,
+            (Some(back @ (Self::Committed | Self::Deleted | Self::Over)), _) => back,
+            (None, Self::Open | Self::Deleted) => Self::Over,
+            (Some(_) | None, stays) => stays,
+        }
+    }
 }
 
 /// A block as it was planned.
@@ -28,7 +45,12 @@ pub(super) struct Block {
     /// Until when its writer's permission lasts, by both clocks.
     pub(super) write_until: (u64, Instant),
     pub(super) written: bool,
+    /// It was deleted, rightly, before an import brought back what needs it.
+    pub(super) gone: bool,
 }
+
+/// When a chunk was planned, as its checksum file says: epoch and sequence.
+pub(super) type Planned = (u64, u64);
 
 /// An upload or blob.
 #[derive(Debug, Clone)]
@@ -51,9 +73,9 @@ impl Known {
     /// Whether losing this block's chunk would lose something.
     pub(super) fn needs(&self, index: u64, now_ms: u64) -> bool {
         match self.fate {
-            Fate::Committed => index < self.block_count(),
+            Fate::Committed | Fate::Lost => index < self.block_count(),
             Fate::Open => now_ms < self.lease_ms,
-            Fate::Deleted | Fate::Over => false,
+            Fate::Deleted | Fate::Over | Fate::Forgotten => false,
         }
     }
 }
@@ -63,6 +85,8 @@ impl Known {
 pub(super) struct Model {
     pub(super) files: BTreeSet<At>,
     pub(super) known: Vec<Known>,
+    /// Files that nobody ever needs, some without a checksum file.
+    pub(super) litter: BTreeMap<At, Option<Planned>>,
     pub(super) readers: Vec<(At, Instant)>,
     pub(super) deletions: u64,
     pub(super) violations: Vec<String>,
@@ -80,6 +104,9 @@ impl Model {
             return;
         }
         self.deletions += 1;
+        if self.litter.remove(&at).is_some() {
+            return;
+        }
         let owner = self.known.iter().find_map(|known| {
             let found = known.blocks.iter().find(|(_, block)| block.at == at);
             found.map(|(index, _)| (known, *index))
@@ -95,6 +122,16 @@ impl Model {
         if self.readers.iter().any(|(read, until)| *read == at && Instant::now() < *until) {
             self.violations.push(format!("{at:?} was deleted while a reader had permission"));
         }
+    }
+
+    /// When a file's chunk was planned; `None` without a checksum file.
+    pub(super) fn planned(&self, at: At) -> Option<Planned> {
+        if let Some(litter) = self.litter.get(&at) {
+            return *litter;
+        }
+        let mut blocks = self.known.iter().flat_map(|known| known.blocks.values());
+        let chunk = blocks.find(|block| block.at == at)?.planned.record.chunks[0];
+        Some((chunk.epoch, chunk.sequence))
     }
 
     /// A reader got permission for a while.

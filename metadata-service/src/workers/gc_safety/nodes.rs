@@ -4,24 +4,31 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use proto::capability::{ChunkBinding, ReadClaims};
-use proto::ids::NodeId;
+use proto::checksum::Sha256;
+use proto::ids::{ChunkId, NodeId};
 use proto::runtime::{Clock as _, ManualClock};
 use tokio_util::sync::CancellationToken;
 
-use super::model::{At, Model};
+use super::model::{At, Model, Planned};
 use super::world::Dice;
-use crate::nodes::chunks::{ChunkFiles, ChunkPage, ChunkPages, NodeError, Verdict};
+use crate::nodes::chunks::{ChecksumFile, ChunkFiles, ChunkPage, ChunkPages, NodeError, Verdict};
 use crate::nodes::{ChunkNodes, Condemned, Deletion};
 
+/// Few, so that much happens between two pages.
+const FILES_PER_PAGE: usize = 16;
+
+/// A page and its last chunk; `None` behind the last page.
+type Page = Option<(ChunkPage, ChunkId)>;
+
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ModelNodes {
     pub(super) model: Arc<Mutex<Model>>,
     clock: Arc<ManualClock>,
     dice: Dice,
-    mood: Mutex<Mood>,
+    mood: Arc<Mutex<Mood>>,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +44,7 @@ struct Mood {
 
 impl ModelNodes {
     pub(super) fn new(model: Arc<Mutex<Model>>, clock: Arc<ManualClock>, dice: Dice) -> Self {
-        Self { model, clock, dice, mood: Mutex::default() }
+        Self { model, clock, dice, mood: Arc::default() }
     }
 
     fn mood(&self) -> MutexGuard<'_, Mood> {
@@ -78,14 +85,19 @@ impl ModelNodes {
         }
     }
 
+    /// All deletes that are on their way arrive, for the last time.
+    pub(super) fn deliver_all(&self) {
+        let travelling = std::mem::take(&mut self.mood().travelling);
+        travelling.into_iter().for_each(|at| self.delete_now(at));
+    }
+
     /// Everything works from now on, and what is on its way arrives.
     pub(super) fn calm(&self) {
         let mut mood = self.mood();
         mood.calm = true;
         mood.away.clear();
-        let travelling = std::mem::take(&mut mood.travelling);
         drop(mood);
-        travelling.into_iter().for_each(|at| self.delete_now(at));
+        self.deliver_all();
     }
 
     fn delete_now(&self, at: At) {
@@ -106,6 +118,29 @@ impl ModelNodes {
             }
             None => false,
         }
+    }
+
+    /// The next files of a node behind one, as they are now; at times the list breaks off.
+    async fn page(&self, node: NodeId, behind: Option<ChunkId>, with_checksum_files: bool) -> Result<Page, NodeError> {
+        for _turn in 0..self.dice.below(4) {
+            tokio::task::yield_now().await;
+        }
+        if self.dies() {
+            std::future::pending::<()>().await;
+        }
+        if self.is_away(node) || (!self.mood().calm && self.dice.one_in(40)) {
+            return Err(NodeError::Unavailable("the model says so".to_owned()));
+        }
+        let model = self.model.lock().unwrap();
+        let of_node = model.files.iter().filter(|at| at.0 == node && behind.is_none_or(|behind| at.1 > behind));
+        let file = |at: &At| {
+            let planned = model.planned(*at);
+            let told = planned.filter(|_planned| with_checksum_files).map(|planned| checksum_file(at.1, planned));
+            ChunkFiles { chunk: at.1, data_bytes: Some(1), has_checksum_file: planned.is_some(), checksum_file: told }
+        };
+        let chunks: Vec<_> = of_node.take(FILES_PER_PAGE).map(file).collect();
+        let last = chunks.last().map(|files| files.chunk);
+        Ok(last.map(|last| (ChunkPage { chunks, foreign_names: Vec::new() }, last)))
     }
 
     fn answer(&self, at: At) -> Deletion {
@@ -153,15 +188,20 @@ impl ChunkNodes for ModelNodes {
         Err(NodeError::Unavailable("the model has no bytes".to_owned()))
     }
 
-    fn list(&self, node: NodeId, _with_checksum_files: bool) -> ChunkPages {
-        if self.is_away(node) {
-            let away = NodeError::Unavailable("the model says so".to_owned());
-            return futures_util::stream::iter([Err(away)]).boxed();
-        }
-        let file =
-            |at: &At| ChunkFiles { chunk: at.1, data_bytes: Some(1), has_checksum_file: true, checksum_file: None };
-        let files = self.model.lock().unwrap().files.iter().filter(|at| at.0 == node).map(file).collect();
-        let page = ChunkPage { chunks: files, foreign_names: Vec::new() };
-        futures_util::stream::iter([Ok(page)]).boxed()
+    fn list(&self, node: NodeId, with_checksum_files: bool) -> ChunkPages {
+        let nodes = self.clone();
+        let pages = stream::try_unfold(None, move |behind| {
+            let nodes = nodes.clone();
+            async move {
+                let page = nodes.page(node, behind, with_checksum_files).await?;
+                Ok(page.map(|(page, last)| (page, Some(last))))
+            }
+        });
+        pages.boxed()
     }
+}
+
+fn checksum_file(chunk: ChunkId, (epoch, sequence): Planned) -> ChecksumFile {
+    let binding = ChunkBinding { chunk, epoch, sequence, ..ChunkBinding::none() };
+    ChecksumFile { binding, size_bytes: 1, sha256: Sha256::of(b"a block") }
 }

@@ -23,12 +23,29 @@ pub(super) enum Step {
     DieCollecting(u64),
     /// The same in between two passes.
     Restart,
-    /// Passes of two collectors and of the upload sweeper, and calls, all at once.
+    /// Passes of two collectors and of both sweeps, and calls, all at once.
     Together(Vec<Call>),
     /// A node goes away or comes back.
     Toggle(u64),
     /// Deletes that were on their way arrive.
     Deliver,
+    /// A pass of the sweep for orphans; an operator may have asked for it, and accept whatever it finds.
+    SweepOrphans {
+        accepted: bool,
+    },
+    /// The process dies while it lists a node, and starts again.
+    DieSweeping(u64),
+    /// A write that was broken off leaves files behind.
+    Litter,
+    /// The metadata are exported.
+    Export,
+    /// They are lost, and the last export takes their place; without one, one that is taken now, and then these calls are
+    /// answered before it happens.
+    Import(Vec<Call>),
+    /// The operator decides about the time that the import lost.
+    Decide {
+        keep: bool,
+    },
 }
 
 /// What clients do.
@@ -52,7 +69,7 @@ pub(super) enum Call {
 
 impl Step {
     pub(super) fn draw(dice: &Dice) -> Self {
-        match dice.below(40) {
+        match dice.below(50) {
             0..=19 => Self::Call(Call::draw(dice)),
             20..=22 => Self::Wait(Duration::from_secs(60 * dice.below(20))),
             23..=24 => Self::Wait(Duration::from_secs(60 * dice.below(90))),
@@ -64,7 +81,13 @@ impl Step {
             35 => Self::Restart,
             36..=37 => Self::Together((0..dice.below(5)).map(|_| Call::draw(dice)).collect()),
             38 => Self::Toggle(dice.below(3)),
-            _ => Self::Deliver,
+            39 => Self::Deliver,
+            40..=42 => Self::SweepOrphans { accepted: dice.one_in(4) },
+            43 => Self::DieSweeping(dice.below(8)),
+            44 => Self::Litter,
+            45..=46 => Self::Export,
+            47 => Self::Import((0..1 + dice.below(6)).map(|_| Call::draw(dice)).collect()),
+            _ => Self::Decide { keep: dice.one_in(2) },
         }
     }
 }

@@ -1,19 +1,22 @@
 //! A service over models, with its background work at hand, and what must hold.
 
+use std::future::Future;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use proto::checksum::Sha256;
 use proto::entropy::{Entropy, SeededEntropy};
-use proto::ids::{BlobId, ClusterId, NodeId, TenantId};
+use proto::ids::{BlobId, ChunkId, ClusterId, NodeId, TenantId};
 use proto::runtime::clock::Clock;
 use proto::runtime::worker::{Pass, Worker};
 use proto::runtime::{ManualClock, TaskGroup};
 use proto::secret::SecretKey;
 use tokio::time::Instant;
 
-use super::Figures;
+use super::figures::Figures;
 use super::model::{Fate, Known, Model};
 use super::nodes::ModelNodes;
+use super::restores::Export;
 use super::steps::{Call, Step};
 use crate::config::Tuning;
 use crate::coordinator::request::RequestId;
@@ -22,20 +25,21 @@ use crate::error::MetadataError;
 use crate::mint::Mint;
 use crate::nodes::{Registry, Report};
 use crate::service::{Cluster, Parts, Service};
-use crate::store::engine::{Engine as _, KeyRange};
+use crate::store::engine::{Batch, Decision, Engine as _, EngineExt as _};
 use crate::store::keys::{self, RequestScope};
 use crate::store::memory::MemoryEngine;
-use crate::store::records::{DeletedRecord, NodeRecord, Quota, TrafficClass, UploadRecord, UploadState, UsageRecord};
-use crate::store::rows::load;
+use crate::store::records::{
+    ClusterRecord, DeletedRecord, NodeRecord, Quota, SCHEMA, TrafficClass, UploadRecord, UploadState,
+};
+use crate::store::rows::{BatchExt as _, RowError, load};
 use crate::workers::garbage::GarbageCollector;
+use crate::workers::orphans::OrphanSweeper;
 use crate::workers::uploads::UploadSweeper;
 
 /// Small blocks, so that a few bytes make many.
 pub(super) const BLOCK: u64 = 10;
 const NODES: usize = 3;
-/// Passes after which a sweep that has not ended never will.
-const PASSES_MAX: usize = 10_000;
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 /// Draws numbers, the same ones for the same seed.
 #[derive(Debug, Clone)]
@@ -46,6 +50,10 @@ impl Dice {
         let mut random = [0; 8];
         self.0.fill(&mut random);
         u64::from_be_bytes(random) % bound.max(1)
+    }
+
+    fn entropy(&self) -> &SeededEntropy {
+        &self.0
     }
 
     pub(super) fn one_in(&self, n: u64) -> bool {
@@ -62,6 +70,24 @@ pub(super) struct Answered {
     pub(super) at_ms: u64,
 }
 
+/// The background work of a service.
+#[derive(Clone)]
+pub(super) struct Background {
+    pub(super) collector: Arc<GarbageCollector>,
+    pub(super) uploads: Arc<UploadSweeper>,
+    pub(super) orphans: Arc<OrphanSweeper>,
+}
+
+impl Background {
+    fn of(service: &Service) -> Self {
+        Self {
+            collector: Arc::new(GarbageCollector::new(service.clone())),
+            uploads: Arc::new(UploadSweeper::new(service.clone())),
+            orphans: Arc::new(OrphanSweeper::new(service.clone())),
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct World {
     pub(super) dice: Dice,
@@ -72,12 +98,13 @@ pub(super) struct World {
     /// The latest moment that the wall clock has shown.
     pub(super) latest_ms: u64,
     pub(super) done: Figures,
-    node_ids: Vec<NodeId>,
-    collector: Arc<GarbageCollector>,
-    sweeper: Arc<UploadSweeper>,
-    engine: Arc<MemoryEngine>,
+    /// The last export, until it is imported: each is only once.
+    pub(super) export: Option<Export>,
+    pub(super) node_ids: Vec<NodeId>,
+    pub(super) work: Background,
+    pub(super) engine: Arc<MemoryEngine>,
+    pub(super) cluster: Cluster,
     clock: Arc<ManualClock>,
-    cluster: Cluster,
     tuning: Tuning,
     jumped: Option<Instant>,
 }
@@ -106,7 +133,8 @@ impl World {
         let node_ids: Vec<_> = (0..NODES).map(|_| NodeId::generate(1, entropy.as_ref())).collect();
         let (engine, tuning) = (Arc::new(MemoryEngine::new()), tuning(&dice));
         let service = service(&engine, &cluster, &tuning, &nodes, &clock, &dice, &node_ids);
-        let (collector, sweeper) = background(&service);
+        write_cluster(&engine, &cluster).await;
+        let work = Background::of(&service);
         let tenant: TenantId = "posts".parse().unwrap();
         let register = RegisterTenant {
             tenant: tenant.clone(),
@@ -125,12 +153,12 @@ impl World {
             answered,
             latest_ms,
             done,
+            export: None,
             node_ids,
-            collector,
-            sweeper,
+            work,
             engine,
-            clock,
             cluster,
+            clock,
             tuning,
             jumped: None,
         }
@@ -155,13 +183,19 @@ impl World {
             Step::Call(call) => self.call(*call).await,
             Step::Wait(time) => self.wait(*time).await,
             Step::Jump(minutes) => self.jump(*minutes),
-            Step::Sweep => self.count(self.sweeper.run_scheduled().await),
-            Step::Collect => self.count(self.collector.run_scheduled().await),
-            Step::DieCollecting(calls) => self.die_collecting(*calls).await,
+            Step::Sweep => self.count(self.work.uploads.run_scheduled().await),
+            Step::Collect => self.count(self.work.collector.run_scheduled().await),
+            Step::DieCollecting(calls) => self.die_in(*calls, self.work.clone().collector.run_scheduled()).await,
+            Step::DieSweeping(calls) => self.die_in(*calls, self.work.clone().orphans.run_scheduled()).await,
+            Step::SweepOrphans { accepted } => self.sweep_orphans(*accepted).await,
             Step::Restart => self.restart().await,
             Step::Together(calls) => self.together(calls).await,
             Step::Toggle(node) => self.nodes.toggle(self.node_ids[usize::try_from(*node).unwrap() % NODES]),
             Step::Deliver => self.nodes.deliver(),
+            Step::Litter => self.litter(),
+            Step::Export => self.take_export().await,
+            Step::Import(calls) => self.lose_and_import(calls).await,
+            Step::Decide { keep } => self.decide(*keep).await,
         }
         self.latest_ms = self.latest_ms.max(self.now_ms());
         self.note_expiries().await;
@@ -172,7 +206,37 @@ impl World {
         self.done.passes += 1;
     }
 
-    async fn wait(&self, time: Duration) {
+    async fn sweep_orphans(&mut self, accepted: bool) {
+        let orphans = Arc::clone(&self.work.orphans);
+        let pass = if accepted {
+            let _given = self.service.workers().acceptance.give();
+            orphans.run_once().await
+        } else {
+            orphans.run_scheduled().await
+        };
+        self.count_sweep(pass);
+    }
+
+    pub(super) fn count_sweep(&mut self, pass: Result<Pass, MetadataError>) -> bool {
+        let pass = pass.expect("a pass over sound rows does not fail");
+        self.done.sweeps += u64::from(!pass.held_back);
+        self.done.orphans += pass.changed;
+        pass.more
+    }
+
+    /// What is left of a write that was broken off, of which the metadata know nothing.
+    fn litter(&mut self) {
+        let node = self.node_ids[usize::try_from(self.dice.below(NODES as u64)).unwrap()];
+        let at = (node, ChunkId::generate(self.now_ms(), self.dice.entropy()));
+        let planned = (self.cluster.epoch, self.engine.sequence());
+        let mut model = self.model();
+        model.files.insert(at);
+        model.litter.insert(at, (!self.dice.one_in(3)).then_some(planned));
+        drop(model);
+        self.done.litter += 1;
+    }
+
+    pub(super) async fn wait(&self, time: Duration) {
         tokio::time::advance(time).await;
         self.clock.advance(time);
     }
@@ -183,13 +247,13 @@ impl World {
         self.jumped = Some(Instant::now());
     }
 
-    async fn die_collecting(&mut self, calls: u64) {
+    /// The process dies with one of the next calls to a node that a pass makes.
+    async fn die_in(&mut self, calls: u64, pass: impl Future<Output = Result<Pass, MetadataError>>) {
         let died = self.nodes.die_after(calls);
-        let collector = Arc::clone(&self.collector);
         let cut_off = tokio::select! {
             biased;
             () = died.cancelled() => true,
-            pass = collector.run_scheduled() => {
+            pass = pass => {
                 self.count(pass);
                 false
             }
@@ -208,26 +272,39 @@ impl World {
         if self.jumped.is_some_and(|jumped| jumped.elapsed() < self.tuning.garbage_grace) {
             self.model().forget_permissions();
         }
+        self.open().await;
+    }
+
+    /// A start: from what is stored.
+    pub(super) async fn open(&mut self) {
+        let row: ClusterRecord = load(self.engine.as_ref(), &keys::cluster()).await.unwrap().unwrap();
+        self.cluster = Cluster { epoch: row.epoch, restores: row.restores, ..self.cluster.clone() };
         let Self { engine, cluster, tuning, nodes, clock, dice, node_ids, .. } = &*self;
         self.service = service(engine, cluster, tuning, nodes, clock, dice, node_ids);
-        (self.collector, self.sweeper) = background(&self.service);
+        self.work = Background::of(&self.service);
     }
 
     async fn together(&mut self, calls: &[Call]) {
         let other = GarbageCollector::new(self.service.clone());
-        let (collector, sweeper) = (Arc::clone(&self.collector), Arc::clone(&self.sweeper));
+        let Background { collector, uploads, orphans } = self.work.clone();
         let calls = async {
             for call in calls {
                 self.call(*call).await;
             }
         };
-        let (first, second, swept, ()) =
-            tokio::join!(collector.run_scheduled(), other.run_scheduled(), sweeper.run_scheduled(), calls);
-        [first, second, swept].into_iter().for_each(|pass| self.count(pass));
+        let (first, second, expired, swept, ()) = tokio::join!(
+            collector.run_scheduled(),
+            other.run_scheduled(),
+            uploads.run_scheduled(),
+            orphans.run_scheduled(),
+            calls
+        );
+        [first, second, expired].into_iter().for_each(|pass| self.count(pass));
+        self.count_sweep(swept);
     }
 
     /// Which uploads the sweeper has ended.
-    async fn note_expiries(&mut self) {
+    pub(super) async fn note_expiries(&mut self) {
         for at in self.with_fate(Fate::Open) {
             let blob = self.model().known[at].blob;
             let row: Option<UploadRecord> =
@@ -261,7 +338,12 @@ impl World {
                     block.written && known.needs(*index, now_ms)
                 };
                 let there = self.model().files.contains(&block.at);
-                assert!(!kept || there, "{when}: block {index} of {} is gone, {:?}", known.blob, known.fate);
+                assert!(
+                    !kept || there || block.gone,
+                    "{when}: block {index} of {} is gone, {:?}",
+                    known.blob,
+                    known.fate
+                );
             }
         }
     }
@@ -270,63 +352,6 @@ impl World {
         let key = keys::deleted(&self.tenant, known.blob);
         let tombstone: Option<DeletedRecord> = load(self.engine.as_ref(), &key).await.unwrap();
         tombstone.is_some_and(|tombstone| !tombstone.collecting)
-    }
-
-    /// Whole sweeps of the collector, as somebody asks for them.
-    async fn collect_all(&mut self) {
-        for _pass in 0..PASSES_MAX {
-            let pass = self.collector.run_once().await.unwrap();
-            self.done.passes += 1;
-            if !pass.more {
-                return;
-            }
-        }
-        panic!("a sweep does not end");
-    }
-
-    /// The nodes come back, all graces pass; the rest of the sweep that was going on and one whole sweep later nothing is
-    /// left of what is not needed. A collector once left the chunks that it had found last to the sweep after that.
-    pub(super) async fn finish(&mut self, when: &str) {
-        self.nodes.calm();
-        self.wait(96 * HOUR).await;
-        while self.sweeper.run_once().await.unwrap().more {}
-        self.note_expiries().await;
-        self.wait(HOUR).await;
-        self.collect_all().await;
-        self.collect_all().await;
-        self.check(when).await;
-        let known = self.model().known.clone();
-        let live: Vec<_> = known.iter().filter(|known| known.fate == Fate::Committed).collect();
-        let blocks: u64 = live.iter().map(|known| known.block_count()).sum();
-        let blocks = usize::try_from(blocks).unwrap();
-        assert_eq!(self.left_behind(), Vec::<String>::new(), "{when}: files are left behind");
-        assert_eq!(self.model().files.len(), blocks, "{when}");
-        for layer in [keys::GARBAGE, keys::DELETED, keys::RETAINED, keys::UPLOADS] {
-            assert_eq!(self.rows(layer).await, 0, "{when}: rows are left behind");
-        }
-        for layer in [keys::EXTENTS, keys::BLOCKS, keys::REVERSE] {
-            assert_eq!(self.rows(layer).await, blocks, "{when}: rows are left behind");
-        }
-        let used_bytes = live.iter().map(|known| known.size_bytes).sum();
-        let usage: UsageRecord = load(self.engine.as_ref(), &keys::usage(&self.tenant)).await.unwrap().unwrap();
-        assert_eq!(
-            usage,
-            UsageRecord { used_bytes, used_blobs: live.len() as u64, ..UsageRecord::default() },
-            "{when}"
-        );
-    }
-
-    /// Files that no blob needs, and whose they were.
-    fn left_behind(&self) -> Vec<String> {
-        let model = self.model();
-        let blocks = model.known.iter().flat_map(|known| known.blocks.iter().map(move |block| (known, block)));
-        let left = blocks
-            .filter(|(known, (index, block))| model.files.contains(&block.at) && !known.needs(**index, self.now_ms()));
-        left.map(|(known, (index, _))| format!("block {index} of {}, {:?}", known.blob, known.fate)).collect()
-    }
-
-    async fn rows(&self, layer: &[u8]) -> usize {
-        self.engine.scan(&KeyRange::prefix(layer), usize::MAX).await.unwrap().len()
     }
 }
 
@@ -373,6 +398,13 @@ fn hear(registry: &Registry, nodes: &[NodeId]) {
     }
 }
 
-fn background(service: &Service) -> (Arc<GarbageCollector>, Arc<UploadSweeper>) {
-    (Arc::new(GarbageCollector::new(service.clone())), Arc::new(UploadSweeper::new(service.clone())))
+/// The row that the first start writes.
+async fn write_cluster(engine: &MemoryEngine, cluster: &Cluster) {
+    let key_check = Sha256::of(b"");
+    let Cluster { id, epoch, .. } = *cluster;
+    let row = ClusterRecord { cluster: id, epoch, key_check, create_ms: 1, schema: SCHEMA, restores: Vec::new() };
+    let mut batch = Batch::default();
+    batch.set(keys::cluster(), &row);
+    let put = engine.decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: false }, ())));
+    put.await.unwrap();
 }
