@@ -20,6 +20,7 @@ pub mod delete;
 pub mod end;
 pub mod layout;
 pub mod orphans;
+pub mod owner;
 mod plan;
 pub mod request;
 mod seal;

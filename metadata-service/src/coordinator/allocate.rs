@@ -7,7 +7,7 @@ use proto::ids::{BlobId, TenantId};
 use proto::receipt::Receipt;
 use proto::runtime::clock::millis;
 
-use super::plan::{self, Next, PlannedBlock};
+use super::plan::{self, Next, Owner, PlannedBlock};
 use super::seal::seal;
 use super::start::{Planned, exhausted};
 use super::upload::{Upload, pending};
@@ -80,7 +80,8 @@ fn plan_more(
         Some(_reserved_already) => plan::next(upload, end, 0),
         None => reserve(view, upload, command, end, nothing_else, batch)?,
     };
-    plan::plan(view, context, command.blob, upload, next, batch)
+    let owner = Owner { tenant: &command.tenant, blob: command.blob };
+    plan::plan(view, context, owner, upload, next, batch)
 }
 
 /// Reserves what the next blocks of an upload of unknown size may hold.

@@ -6,7 +6,7 @@
 //! Crash: a plan without receipts costs nothing; it goes when its upload ends.
 
 use proto::entropy::SeededEntropy;
-use proto::ids::{BlobId, BlockId, ChunkId};
+use proto::ids::{BlobId, BlockId, ChunkId, TenantId};
 use proto::limits;
 
 use super::Context;
@@ -45,6 +45,13 @@ pub struct PlannedBlock {
     pub record: BlockRecord,
 }
 
+/// The upload for which blocks are planned.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner<'a> {
+    pub(super) tenant: &'a TenantId,
+    pub(super) blob: BlobId,
+}
+
 /// How many blocks come next, and what they reserve beyond what is reserved already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Next {
@@ -74,7 +81,7 @@ pub(super) fn next(upload: &UploadRecord, end: u64, left_bytes: u64) -> Next {
 pub(super) fn plan(
     view: &dyn View,
     context: &Context<'_>,
-    blob: BlobId,
+    owner: Owner<'_>,
     upload: &mut UploadRecord,
     next: Next,
     batch: &mut Batch,
@@ -82,13 +89,13 @@ pub(super) fn plan(
     upload.reserved_bytes = upload.reserved_bytes.saturating_add(next.reserve_bytes);
     let first = upload.planned_blocks;
     upload.planned_blocks = first.saturating_add(next.blocks);
-    (first..upload.planned_blocks).map(|index| plan_block(view, context, blob, upload, index, batch)).collect()
+    (first..upload.planned_blocks).map(|index| plan_block(view, context, owner, upload, index, batch)).collect()
 }
 
 fn plan_block(
     view: &dyn View,
     context: &Context<'_>,
-    blob: BlobId,
+    Owner { tenant, blob }: Owner<'_>,
     upload: &UploadRecord,
     index: u64,
     batch: &mut Batch,
@@ -108,7 +115,8 @@ fn plan_block(
         batch.set(keys::reverse(node, chunk), &ReverseRecord { block, blob, shard_index, generation, epoch, sequence });
         chunks.push(ChunkRecord { chunk, node, epoch, sequence, sums: None });
     }
-    let record = BlockRecord { blob, index, encoding: ENCODING, generation: FIRST_GENERATION, sealed: None, chunks };
+    let (tenant, generation) = (Some(tenant.clone()), FIRST_GENERATION);
+    let record = BlockRecord { tenant, blob, index, encoding: ENCODING, generation, sealed: None, chunks };
     batch.set(keys::extent(blob, index), &ExtentRecord { block, size_bytes: max_bytes });
     batch.set(keys::block(block), &record);
     Ok(PlannedBlock { block, offset_bytes: index * upload.block_size_bytes, max_bytes, record })

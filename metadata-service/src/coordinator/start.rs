@@ -7,7 +7,7 @@ use proto::ids::{BlobId, TenantId};
 use proto::limits::BLOCKS_PER_ALLOCATION;
 use proto::runtime::clock::millis;
 
-use super::plan::{self, FIRST_BLOCKS_OF_UNKNOWN_SIZE, Next, PlannedBlock};
+use super::plan::{self, FIRST_BLOCKS_OF_UNKNOWN_SIZE, Next, Owner, PlannedBlock};
 use super::request::{Fingerprint, Once, RequestId, object_id};
 use super::upload::{Standing, Upload};
 use super::{Context, Outcome, unchanged, usage};
@@ -56,7 +56,7 @@ pub fn decide(view: &dyn View, context: &Context<'_>, command: &StartUpload) -> 
     let mut upload = open(context, command);
     let next = reserve(tenant, &mut usage, &row.quota, &upload)?;
     let mut batch = Batch::default();
-    let blocks = plan::plan(view, context, blob, &mut upload, next, &mut batch)?;
+    let blocks = plan::plan(view, context, Owner { tenant, blob }, &mut upload, next, &mut batch)?;
     once.remember(&mut batch, context, blob.as_bytes());
     batch.set(keys::usage(tenant), &usage);
     batch.set(keys::upload(tenant, blob), &upload);

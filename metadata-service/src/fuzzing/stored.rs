@@ -136,6 +136,7 @@ fn blob() -> BlobRecord {
 fn block() -> BlockRecord {
     let sums = Some(ReadClaims { size_bytes: 10, sha256: Sha256::of(b"x"), pieces_sha256: Sha256::of(b"y") });
     BlockRecord {
+        tenant: "posts".parse().ok(),
         blob: blob_id(),
         index: 3,
         encoding: Encoding::Replicated { copies: 2 },

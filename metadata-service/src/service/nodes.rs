@@ -137,11 +137,8 @@ impl Service {
     /// # Errors
     /// [`MetadataError`].
     pub async fn report_chunks(&self, node: NodeId, mut reports: Vec<ChunkReport>) -> Result<(), MetadataError> {
-        let mut likely = None;
-        for report in reports.iter_mut().filter(|report| report.damage.is_some()) {
-            let tenant = damage::tenant_of(self.engine(), node, report.chunk, likely.as_ref()).await;
-            report.tenant = self.watch(tenant)?;
-            likely = report.tenant.clone().or(likely);
+        self.watch(damage::name_tenants(self.engine(), node, &mut reports).await)?;
+        for report in reports.iter().filter(|report| report.damage.is_some()) {
             tracing::error!(%node, chunk = %report.chunk, detail = %report.detail, "a chunk is missing or damaged");
         }
         self.decide(move |view, context| damage::report(view, context, node, &reports)).await

@@ -325,6 +325,12 @@ pub fn tenant_of(key: &[u8]) -> Option<TenantId> {
     std::str::from_utf8(key.strip_prefix(TENANTS)?).ok()?.parse().ok()
 }
 
+/// The tenant of a key of a layer whose keys are `layer/tenant/...`.
+pub fn tenant_in(layer: &[u8], key: &[u8]) -> Option<TenantId> {
+    let tenant = key.strip_prefix(layer)?.split(|byte| *byte == b'/').next()?;
+    std::str::from_utf8(tenant).ok()?.parse().ok()
+}
+
 /// Tenant and blob of a key of [`upload`].
 pub fn upload_of(key: &[u8]) -> Option<(TenantId, BlobId)> {
     let (tenant, id) = key.strip_prefix(UPLOADS)?.split_last_chunk::<16>()?;

@@ -8,7 +8,9 @@ use proto::runtime::ManualClock;
 use super::*;
 use crate::service::testing::service;
 use crate::store::engine::EngineExt as _;
+use crate::store::faulty::engine::{EngineCall, Fault, FaultyEngine};
 use crate::store::memory::MemoryEngine;
+use crate::store::records::{ChunkRecord, Encoding};
 use crate::store::rows::RowError;
 
 /// Chunks of the model, of which the first few are referred to.
@@ -117,4 +119,52 @@ async fn what_is_damaged_is_listed_page_by_page() {
     }
     assert_eq!(listed, (0..5).map(chunk).collect::<Vec<_>>());
     assert!(service.list_damaged_chunks(2, "bm9uc2Vuc2U").await.is_err());
+}
+
+/// Every report made the service ask every tenant for the blob.
+#[tokio::test]
+async fn whose_a_damaged_chunk_is_its_block_s_row_tells_and_each_row_is_read_once() {
+    let engine = Arc::new(FaultyEngine::default());
+    let service = service(Arc::clone(&engine) as Arc<dyn Engine>, Arc::new(ManualClock::at(1)));
+    let entropy = SeededEntropy::new(1);
+    let (block, blob) = (BlockId::generate(1, &entropy), BlobId::generate(1, &entropy));
+    let planned = |number| ChunkRecord { chunk: chunk(number), node: node(), epoch: 1, sequence: 1, sums: None };
+    let record = BlockRecord {
+        tenant: "posts".parse().ok(),
+        blob,
+        index: 0,
+        encoding: Encoding::Replicated { copies: 2 },
+        generation: 1,
+        sealed: None,
+        chunks: [0, 1].map(planned).into(),
+    };
+    let old = BlockRecord { tenant: None, ..record.clone() };
+    let put = async |record: BlockRecord| {
+        let mut batch = Batch::default();
+        batch.set(keys::block(block), &record);
+        batch.put(keys::upload(&"old".parse().unwrap(), blob), Vec::new());
+        let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: false }, ())));
+        put.await.unwrap();
+    };
+    put(record).await;
+    refer(service.engine(), chunk(0), true).await;
+    refer(service.engine(), chunk(1), true).await;
+    let report = || service.report_chunks(node(), [0, 1].map(|n| report_of(chunk(n), Some(Damage::Corrupt))).into());
+    let tenants = async || {
+        let listed = list(engine.as_ref(), None, 9).await.unwrap().entries;
+        listed.into_iter().map(|one| one.record.tenant.unwrap().to_string()).collect::<Vec<_>>()
+    };
+    for reads in [2 + 2 + 1, 2] {
+        engine.arm(EngineCall::Get, reads, Fault::Failed);
+        report().await.unwrap();
+        assert!(!engine.disarm());
+        engine.arm(EngineCall::Scan, 0, Fault::Failed);
+        report().await.unwrap();
+        assert!(!engine.disarm());
+        assert_eq!(tenants().await, ["posts", "posts"]);
+    }
+    service.report_chunks(node(), [0, 1].map(|n| report_of(chunk(n), None)).into()).await.unwrap();
+    put(old).await;
+    report().await.unwrap();
+    assert_eq!(tenants().await, ["old", "old"], "a block of an older version names none: the blob is looked for");
 }

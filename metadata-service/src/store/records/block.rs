@@ -2,7 +2,7 @@
 
 use proto::capability::ReadClaims;
 use proto::checksum::Sha256;
-use proto::ids::{BlobId, BlockId, ChunkId, NodeId};
+use proto::ids::{BlobId, BlockId, ChunkId, NodeId, TenantId};
 
 use super::Record;
 
@@ -83,6 +83,8 @@ pub struct ChunkRecord {
 /// A block: open until every chunk has its receipt, then sealed and never changed but by a new generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockRecord {
+    /// Whose that is; `None` in a record that an older version wrote. Nothing else leads from a chunk to its tenant.
+    pub tenant: Option<TenantId>,
     /// The blob or upload it belongs to.
     pub blob: BlobId,
     /// Its index within the blob.
@@ -145,6 +147,8 @@ pub struct BlockRaw {
     sealed: Option<SumsRaw>,
     #[prost(message, repeated, tag = "6")]
     chunks: Vec<ChunkRaw>,
+    #[prost(string, optional, tag = "7")]
+    tenant: Option<String>,
 }
 
 impl ChunkRecord {
@@ -199,6 +203,7 @@ impl Record for BlockRecord {
             generation: self.generation,
             sealed,
             chunks: self.chunks.iter().map(|chunk| chunk.to_raw()).collect(),
+            tenant: self.tenant.as_ref().map(TenantId::to_string),
         }
     }
 
@@ -210,9 +215,14 @@ impl Record for BlockRecord {
             }
             None => None,
         };
+        let tenant = match &raw.tenant {
+            Some(tenant) => Some(tenant.parse().ok()?),
+            None => None,
+        };
         let encoding = Encoding::Replicated { copies: raw.copies };
         let complete = usize::try_from(encoding.chunk_count()).ok()? == chunks.len() && !chunks.is_empty();
         complete.then_some(Self {
+            tenant,
             blob: BlobId::try_from(raw.blob.as_slice()).ok()?,
             index: raw.index,
             encoding,

@@ -36,6 +36,7 @@ fn block(copies: u32) -> BlockRecord {
         sums: Some(sums),
     };
     BlockRecord {
+        tenant: "posts".parse().ok(),
         blob: BlobId::generate(1, &entropy()),
         index: 3,
         encoding: Encoding::Replicated { copies },
@@ -118,6 +119,7 @@ fn every_record_reads_as_written_and_no_damaged_one_is_read() {
     keeps(&ExtentRecord { block: BlockId::generate(1, &entropy), size_bytes: 7 });
     keeps(&block(1));
     keeps(&BlockRecord { sealed: None, ..block(3) });
+    keeps(&BlockRecord { tenant: None, ..block(1) });
     keeps(&ReverseRecord {
         block: BlockId::generate(1, &entropy),
         blob: BlobId::generate(1, &entropy),
