@@ -8,6 +8,9 @@
 //! Without `repair` nothing is changed. With it, what can be set right without guessing is: see `problem`. Each repair
 //! is one commit or one file, may be interrupted anywhere, and is found again by the next check if it was.
 //!
+//! Memory is bounded, whatever is stored (I17): rows are walked page by page in the order of their keys, what they refer
+//! to is looked up, and what cannot be looked up (the queue, the files of nodes) is asked in lots of a fixed size.
+//!
 //! Nothing is ever deleted here: rows that nothing refers to are dropped, chunks that nothing refers to are queued for the
 //! collector, and damaged bytes stay where they are.
 
@@ -16,7 +19,9 @@ mod bottom_up;
 mod chunks;
 mod files;
 pub mod finding;
+mod needed;
 mod problem;
+mod queue;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -25,18 +30,17 @@ mod usage;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use proto::ids::{BlobId, NodeId};
+use proto::ids::{BlobId, NodeId, TenantId};
 use tokio::sync::mpsc;
 
-use self::files::Listed;
+use self::blobs::{Reference, Waiting};
 pub use self::finding::{Finding, FindingKind, Subject, Summary};
 use self::problem::Problem;
-use self::rows::Walk;
+use self::queue::{HELD_MAX, Held};
 use crate::error::MetadataError;
-use crate::nodes::chunks::ChunkNodes;
+use crate::nodes::chunks::{ChunkFiles, ChunkNodes};
 use crate::service::Service;
 use crate::store::engine::Engine;
-use crate::store::keys::{self, Garbage};
 
 /// What a check does beyond looking at rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,20 +59,34 @@ pub struct Check {
     options: Options,
     findings: mpsc::Sender<Finding>,
     summary: Summary,
-    lost: HashSet<BlobId>,
+    /// The last blob of which data are lost: all of one blob's chunks are looked at in a row.
+    lost: Option<BlobId>,
     /// Nodes that did not answer.
     silent: HashSet<NodeId>,
-    /// What the nodes list, when bytes are not to be read.
-    listed: Option<Listed>,
-    /// What is queued for collection.
-    queued: HashSet<Garbage>,
-    /// Uploads that were open in an export and may have been committed in the time that its import lost.
-    kept_uploads: HashSet<BlobId>,
+    /// Whose the last blob was of which rows were found: they lie in a row.
+    owner: Option<(BlobId, TenantId)>,
+    /// What should be in the queue.
+    waiting: Held<Waiting>,
+    /// Chunks that the nodes should list, when bytes are not to be read.
+    sought: Held<Reference>,
+    /// Files of chunks that nothing refers to.
+    unknown: Held<(NodeId, ChunkFiles)>,
 }
 
 impl Check {
     /// A check of this service's metadata and of the chunks at these nodes. It waits while nobody takes its findings.
     pub fn new(
+        service: Service,
+        nodes: Arc<dyn ChunkNodes>,
+        options: Options,
+        findings: mpsc::Sender<Finding>,
+    ) -> Self {
+        Self::holding(HELD_MAX, service, nodes, options, findings)
+    }
+
+    /// As [`Self::new`], with another bound of what is kept at once.
+    fn holding(
+        most: usize,
         service: Service,
         nodes: Arc<dyn ChunkNodes>,
         options: Options,
@@ -80,11 +98,12 @@ impl Check {
             options,
             findings,
             summary: Summary::default(),
-            lost: HashSet::new(),
+            lost: None,
             silent: HashSet::new(),
-            listed: None,
-            queued: HashSet::new(),
-            kept_uploads: HashSet::new(),
+            owner: None,
+            waiting: Held::at_most(most),
+            sought: Held::at_most(most),
+            unknown: Held::at_most(most),
         }
     }
 
@@ -93,16 +112,10 @@ impl Check {
     /// # Errors
     /// [`MetadataError`] when the engine fails, or nobody takes the findings any more: the check is incomplete then.
     pub async fn run(mut self) -> Result<Summary, MetadataError> {
-        if self.options.skip_bytes {
-            self.list_sizes().await?;
-        }
-        self.queued = self.queue().await?;
-        let owners = self.top_down().await?;
-        self.bottom_up(&owners).await?;
-        drop(owners);
+        self.top_down().await?;
+        self.bottom_up().await?;
         self.usages().await?;
         self.files().await?;
-        self.summary.lost_blobs = self.lost.len() as u64;
         Ok(self.summary)
     }
 
@@ -125,23 +138,5 @@ impl Check {
         self.summary.findings += 1;
         self.summary.repaired += u64::from(finding.repaired);
         self.findings.send(finding).await.map_err(|_nobody_listens| MetadataError::Draining)
-    }
-
-    /// What is queued for collection now.
-    async fn queue(&self) -> Result<HashSet<Garbage>, MetadataError> {
-        let mut queued = HashSet::new();
-        let mut walk = Walk::over(keys::GARBAGE);
-        while let Some(rows) = walk.next(self.engine()).await? {
-            queued.extend(rows.iter().filter_map(|row| Some(keys::garbage_of(&row.0)?.1)));
-        }
-        Ok(queued)
-    }
-
-    /// Whether something waits for its collection; the queue is read again where the one noted does not name it.
-    async fn is_queued(&mut self, garbage: Garbage) -> Result<bool, MetadataError> {
-        if !self.queued.contains(&garbage) {
-            self.queued = self.queue().await?;
-        }
-        Ok(self.queued.contains(&garbage))
     }
 }

@@ -3,8 +3,6 @@
 //! Rows are read one after the other beside a service that changes them, so what looks wrong is looked at again from the
 //! blob's own row on; only what is wrong every time is a finding. A blob that was deleted meanwhile is none.
 
-use std::collections::HashSet;
-
 use proto::capability::{ChunkBinding, ReadClaims};
 use proto::ids::{BlobId, BlockId, NodeId, TenantId};
 
@@ -23,8 +21,13 @@ use crate::store::records::{
 /// How often something is looked at before it counts as wrong.
 pub(super) const LOOKS: usize = 3;
 
-/// Every blob and upload, in whatever state: who may own blocks.
-pub(super) type Owners = HashSet<BlobId>;
+/// Blocks that nobody needs any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Waiting {
+    tenant: TenantId,
+    blob: BlobId,
+    kind: GarbageKind,
+}
 
 /// A chunk that a committed blob needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,50 +46,47 @@ struct Seen {
 }
 
 impl Check {
-    /// Walks uploads, blobs and deleted blobs, in the order in which one becomes the other. Returns who may own blocks.
-    pub(super) async fn top_down(&mut self) -> Result<Owners, MetadataError> {
-        let mut owners = Owners::new();
+    /// Walks uploads, blobs and deleted blobs, in the order in which one becomes the other.
+    pub(super) async fn top_down(&mut self) -> Result<(), MetadataError> {
         for layer in [keys::UPLOADS, keys::BLOBS, keys::DELETED] {
             let mut walk = Walk::over(layer);
             while let Some(rows) = walk.next(self.engine()).await? {
                 for row in &rows {
                     match tenant_and_blob(layer, row) {
-                        Ok((tenant, blob)) => self.owner(layer, row, &tenant, blob, &mut owners).await?,
+                        Ok((tenant, blob)) => self.state(layer, row, tenant, blob).await?,
                         Err(problem) => self.report(problem).await?,
                     }
                 }
             }
         }
-        Ok(owners)
+        let sought = self.sought.take();
+        self.seek(sought).await?;
+        let waiting = self.waiting.take();
+        self.settle_waiting(waiting).await
     }
 
-    async fn owner(
-        &mut self,
-        layer: &[u8],
-        row: &Row,
-        tenant: &TenantId,
-        blob: BlobId,
-        owners: &mut Owners,
-    ) -> Result<(), MetadataError> {
-        let subject = Subject::blob(tenant, blob);
-        let looked = if layer == keys::BLOBS {
-            read::<BlobRecord>(row, &subject).map(drop)
+    async fn state(&mut self, layer: &[u8], row: &Row, tenant: TenantId, blob: BlobId) -> Result<(), MetadataError> {
+        let subject = Subject::blob(&tenant, blob);
+        let (looked, kind) = if layer == keys::BLOBS {
+            (read::<BlobRecord>(row, &subject).map(drop), GarbageKind::Surplus)
         } else if layer == keys::UPLOADS {
-            read::<UploadRecord>(row, &subject).map(|upload| {
-                if self.service.is_kept_upload(&upload) {
-                    self.kept_uploads.insert(blob);
-                }
-            })
+            (read::<UploadRecord>(row, &subject).map(drop), GarbageKind::Upload)
         } else {
-            read::<DeletedRecord>(row, &subject).map(drop)
+            (read::<DeletedRecord>(row, &subject).map(drop), GarbageKind::Blob)
         };
-        // Also what cannot be read owns its blocks: nothing of it is dropped.
-        owners.insert(blob);
-        match looked {
-            Err(damage) => self.report(damage).await,
-            Ok(()) if layer == keys::BLOBS => self.committed(tenant, blob).await,
-            Ok(()) => self.ended(layer, tenant, blob).await,
+        if let Err(damage) = looked {
+            return self.report(damage).await;
         }
+        if kind == GarbageKind::Surplus {
+            self.committed(&tenant, blob).await?;
+        }
+        let waiting = Waiting { tenant, blob, kind };
+        if self.waits(&waiting).await?
+            && let Some(lot) = self.waiting.add(waiting)
+        {
+            self.settle_waiting(lot).await?;
+        }
+        Ok(())
     }
 
     /// A committed blob: its name, its blocks, their chunks; and then the chunks themselves.
@@ -104,53 +104,52 @@ impl Check {
             references = seen.references;
             break;
         }
-        self.surplus(tenant, blob).await?;
-        self.verify(tenant, blob, references).await
+        self.verify(references).await
     }
 
-    /// Blocks that were planned behind a blob's end wait for the collector, too.
-    async fn surplus(&mut self, tenant: &TenantId, blob: BlobId) -> Result<(), MetadataError> {
-        for _look in 0..LOOKS {
-            let record = find::<BlobRecord>(self.engine(), &keys::blob(tenant, blob)).await?;
-            let Found::Record(record) = record else { return Ok(()) };
-            let first_block = record.block_count();
-            let behind = self.engine().scan(&keys::extents_from(blob, first_block), 1).await?;
-            if behind.is_empty() || self.is_queued(Garbage::Blocks(GarbageKind::Surplus, blob)).await? {
-                return Ok(());
+    /// Whether blocks wait to be collected, and their row is not where the tombstone says.
+    async fn waits(&self, Waiting { tenant, blob, kind }: &Waiting) -> Result<bool, MetadataError> {
+        let (engine, blob) = (self.engine(), *blob);
+        match kind {
+            GarbageKind::Upload => {
+                let upload = find::<UploadRecord>(engine, &keys::upload(tenant, blob)).await?;
+                Ok(matches!(upload, Found::Record(upload) if upload.state != UploadState::Pending))
             }
+            GarbageKind::Blob => match find::<DeletedRecord>(engine, &keys::deleted(tenant, blob)).await? {
+                Found::Record(DeletedRecord { due_ms: Some(due_ms), .. }) => {
+                    Ok(engine.get(&keys::garbage(due_ms, *kind, blob)).await?.is_none())
+                }
+                Found::Record(_of_an_older_version) => Ok(true),
+                Found::Nothing | Found::Damaged(_) => Ok(false),
+            },
+            GarbageKind::Surplus => match find::<BlobRecord>(engine, &keys::blob(tenant, blob)).await? {
+                Found::Record(live) => {
+                    Ok(!engine.scan(&keys::extents_from(blob, live.block_count()), 1).await?.is_empty())
+                }
+                Found::Nothing | Found::Damaged(_) => Ok(false),
+            },
         }
-        self.unqueued(tenant, blob, GarbageKind::Surplus, "blocks behind its end wait to be collected").await
     }
 
-    /// Tells of something that waits to be collected and is not in the queue.
-    async fn unqueued(
-        &mut self,
-        tenant: &TenantId,
-        blob: BlobId,
-        kind: GarbageKind,
-        what: &str,
-    ) -> Result<(), MetadataError> {
-        let problem = Problem::inconsistent(&Subject::blob(tenant, blob), format!("{what}, but not in the queue"));
-        self.report(problem.with_repair(Repair::QueueBlocks { tenant: tenant.clone(), blob, kind })).await
-    }
-
-    /// An upload that is over or a deleted blob waits for the collector; without its garbage row for ever.
-    async fn ended(&mut self, layer: &[u8], tenant: &TenantId, blob: BlobId) -> Result<(), MetadataError> {
-        for look in 1..=LOOKS {
-            let (kind, waits) = if layer == keys::UPLOADS {
-                let upload = find::<UploadRecord>(self.engine(), &keys::upload(tenant, blob)).await?;
-                let over = matches!(upload, Found::Record(upload) if upload.state != UploadState::Pending);
-                (GarbageKind::Upload, over)
-            } else {
-                let deleted = find::<DeletedRecord>(self.engine(), &keys::deleted(tenant, blob)).await?;
-                (GarbageKind::Blob, matches!(deleted, Found::Record(_)))
+    /// What waits for the collector and is not in the queue waits for ever.
+    async fn settle_waiting(&mut self, mut lot: Vec<Waiting>) -> Result<(), MetadataError> {
+        for _look in 0..LOOKS {
+            self.drop_queued(&mut lot, |waiting| Garbage::Blocks(waiting.kind, waiting.blob)).await?;
+            let mut still = Vec::new();
+            for waiting in lot {
+                if self.waits(&waiting).await? {
+                    still.push(waiting);
+                }
+            }
+            lot = still;
+        }
+        for Waiting { tenant, blob, kind } in lot {
+            let what = match kind {
+                GarbageKind::Surplus => "blocks behind its end wait to be collected",
+                GarbageKind::Upload | GarbageKind::Blob => "it waits to be collected",
             };
-            if !waits || self.is_queued(Garbage::Blocks(kind, blob)).await? {
-                return Ok(());
-            }
-            if look == LOOKS {
-                return self.unqueued(tenant, blob, kind, "it waits to be collected").await;
-            }
+            let problem = Problem::inconsistent(&Subject::blob(&tenant, blob), format!("{what}, but not in the queue"));
+            self.report(problem.with_repair(Repair::QueueBlocks { tenant, blob, kind })).await?;
         }
         Ok(())
     }
@@ -172,8 +171,7 @@ async fn look_at(
     }
     let name = keys::name(tenant, &record.description.display_name, blob);
     if let Err(problem) = find::<NameRecord>(engine, &name).await?.or_problem(&subject, "its entry in the name index") {
-        let repair = Repair::put("add the entry to the name index", name, &NameRecord {});
-        seen.problems.push(problem.with_repair(repair));
+        seen.problems.push(problem.with_repair(Repair::PutName { tenant: tenant.clone(), blob }));
     }
     for index in 0..record.block_count() {
         look_at_block(service, tenant, blob, &record, index, &mut seen).await?;
@@ -206,7 +204,7 @@ async fn look_at_block(
             return Ok(());
         }
     };
-    seen.problems.extend(disagreements(&subject, blob, record, index, &extent, &block));
+    seen.problems.extend(disagreements(&subject, tenant, blob, record, index, &extent, &block));
     for (shard_index, chunk) in (0..).zip(&block.chunks) {
         let place = place_of(extent.block, &block, shard_index, chunk);
         if service.registry().access(chunk.node).is_none() {
@@ -222,6 +220,7 @@ async fn look_at_block(
 /// What a blob, an extent and a block say differently of the same block.
 fn disagreements(
     subject: &Subject,
+    tenant: &TenantId,
     blob: BlobId,
     record: &BlobRecord,
     index: u64,
@@ -234,6 +233,7 @@ fn disagreements(
     let only_block = record.block_count() == 1;
     let rules = [
         (block.blob == blob && block.index == index, "belongs to another place"),
+        (block.tenant.as_ref().is_none_or(|named| named == tenant), "belongs to another tenant"),
         (sealed.is_some(), "is not sealed"),
         (extent.size_bytes == expected, "has another size in its extent"),
         (sealed.is_none_or(|sums| sums.size_bytes == expected), "has another size in its row"),

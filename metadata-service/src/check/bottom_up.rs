@@ -1,18 +1,19 @@
 //! Rows from the bottom up: every row has a reason to exist.
 //!
-//! The owners were noted before these rows are read, and a blob that came or went meanwhile looks wrong; so whatever has
-//! no owner is looked for once more, under every tenant, before it counts. A block whose extent is missing while its blob
+//! Whose a blob is, its blocks' rows say; it is looked up there. A blob that came or went meanwhile looks wrong, so one
+//! that is not there is looked for under every tenant, more than once, before it counts. A block whose extent is missing while its blob
 //! is there proves the extent: that is put back. What nobody owns is dropped as it was found; chunks of it become orphans
 //! on their nodes, and go the way of those. Where a blob is there and its block is not, the reverse rows are all that keeps
 //! its chunks: they stay.
 
-use proto::ids::{BlobId, TenantId};
+use proto::ids::{BlobId, BlockId, TenantId};
 
 use super::Check;
-use super::blobs::{LOOKS, Owners, place_of};
+use super::blobs::LOOKS;
 use super::finding::{FindingKind, Subject};
 use super::problem::{Problem, Repair};
 use super::rows::{Found, Walk, find, read, senseless};
+use crate::coordinator::owner;
 use crate::error::MetadataError;
 use crate::store::engine::Row;
 use crate::store::keys::{self, Garbage};
@@ -74,12 +75,12 @@ impl Layer {
 
 impl Check {
     /// Walks every layer whose rows refer upwards.
-    pub(super) async fn bottom_up(&mut self, owners: &Owners) -> Result<(), MetadataError> {
+    pub(super) async fn bottom_up(&mut self) -> Result<(), MetadataError> {
         for layer in Layer::ALL {
             let mut walk = Walk::over(layer.prefix());
             while let Some(rows) = walk.next(self.engine()).await? {
                 for row in &rows {
-                    if let Err(problem) = self.reason(layer, row, owners).await? {
+                    if let Err(problem) = self.reason(layer, row).await? {
                         self.report(problem).await?;
                     } else if layer == Layer::Blocks {
                         self.chunks_of(row).await?;
@@ -91,12 +92,12 @@ impl Check {
     }
 
     /// Whether a row has a reason to exist.
-    async fn reason(&mut self, layer: Layer, row: &Row, owners: &Owners) -> Result<Result<(), Problem>, MetadataError> {
+    async fn reason(&mut self, layer: Layer, row: &Row) -> Result<Result<(), Problem>, MetadataError> {
         let nothing = Subject::default();
         match layer {
-            Layer::Extents => self.extent(row, owners).await,
-            Layer::Blocks => self.block(row, owners).await,
-            Layer::Reverse => self.reverse(row, owners).await,
+            Layer::Extents => self.extent(row).await,
+            Layer::Blocks => self.block(row).await,
+            Layer::Reverse => self.reverse(row).await,
             Layer::Names => self.name(row).await,
             Layer::Tokens => self.token(row).await,
             Layer::Tenants => {
@@ -112,20 +113,21 @@ impl Check {
         }
     }
 
-    async fn extent(&self, row: &Row, owners: &Owners) -> Result<Result<(), Problem>, MetadataError> {
+    async fn extent(&mut self, row: &Row) -> Result<Result<(), Problem>, MetadataError> {
         let Some((blob, index)) = keys::extent_of(&row.0) else { return Ok(Err(senseless(row))) };
         let subject = Subject { blob: Some(blob), ..Subject::default() };
-        if let Err(damage) = read::<ExtentRecord>(row, &subject) {
-            return Ok(Err(damage));
-        }
-        if self.owns(owners, blob).await? || !self.is_still(row).await? {
+        let record = match read::<ExtentRecord>(row, &subject) {
+            Ok(record) => record,
+            Err(damage) => return Ok(Err(damage)),
+        };
+        if self.owner(blob, Some(record.block)).await?.is_some() || !self.is_still(row).await? {
             return Ok(Ok(()));
         }
         let what = "drop the extent";
         Ok(Err(orphaned(row, subject, format!("the extent of block {index} belongs to no blob"), what)))
     }
 
-    async fn block(&self, row: &Row, owners: &Owners) -> Result<Result<(), Problem>, MetadataError> {
+    async fn block(&mut self, row: &Row) -> Result<Result<(), Problem>, MetadataError> {
         let Some(id) = keys::block_of(&row.0) else { return Ok(Err(senseless(row))) };
         let record = match read::<BlockRecord>(row, &Subject::default()) {
             Ok(record) => record,
@@ -142,11 +144,12 @@ impl Check {
         if !self.is_still(row).await? {
             return Ok(Ok(()));
         }
-        let size_bytes = record.sealed.map(|sums| sums.size_bytes);
-        if let (Found::Nothing, Some(size_bytes), true) = (&extent, size_bytes, self.owns(owners, record.blob).await?) {
-            let put = Repair::put("put the extent", key, &ExtentRecord { block: id, size_bytes });
+        if extent == Found::Nothing
+            && record.sealed.is_some()
+            && let Some(tenant) = self.owner(record.blob, Some(id)).await?
+        {
             let problem = Problem::inconsistent(&subject, format!("block {} has no extent", record.index));
-            return Ok(Err(problem.with_repair(put)));
+            return Ok(Err(problem.with_repair(Repair::PutExtent { tenant, block: id })));
         }
         Ok(Err(orphaned(row, subject, format!("block {id} is in no blob"), "drop the block's row")))
     }
@@ -156,7 +159,7 @@ impl Check {
         let (Some(id), Ok(block)) = (keys::block_of(&row.0), read::<BlockRecord>(row, &Subject::default())) else {
             return Ok(());
         };
-        for (shard_index, chunk) in (0..).zip(&block.chunks) {
+        for chunk in &block.chunks {
             let key = keys::reverse(chunk.node, chunk.chunk);
             let subject = Subject { blob: Some(block.blob), ..Subject::chunk(chunk.node, chunk.chunk) };
             let problem = match find::<ReverseRecord>(self.engine(), &key).await? {
@@ -166,7 +169,7 @@ impl Check {
                     Problem::inconsistent(&subject, "the reverse row of a chunk names another block")
                 }
                 Found::Nothing => {
-                    let put = Repair::put("put the reverse row", key, &place_of(id, &block, shard_index, chunk));
+                    let put = Repair::PutReverse { block: id, node: chunk.node, chunk: chunk.chunk };
                     Problem::inconsistent(&subject, "the reverse row of a chunk is missing").with_repair(put)
                 }
             };
@@ -177,7 +180,7 @@ impl Check {
         Ok(())
     }
 
-    async fn reverse(&self, row: &Row, owners: &Owners) -> Result<Result<(), Problem>, MetadataError> {
+    async fn reverse(&mut self, row: &Row) -> Result<Result<(), Problem>, MetadataError> {
         let Some((node, chunk)) = keys::reverse_of(&row.0) else { return Ok(Err(senseless(row))) };
         let subject = Subject::chunk(node, chunk);
         let record = match read::<ReverseRecord>(row, &subject) {
@@ -191,7 +194,7 @@ impl Check {
             }
             Found::Damaged(_reported_in_its_layer) => return Ok(Ok(())),
             Found::Record(_) => false,
-            Found::Nothing => self.owns(owners, record.blob).await?,
+            Found::Nothing => self.owner(record.blob, None).await?.is_some(),
         };
         if !self.is_still(row).await? {
             return Ok(Ok(()));
@@ -277,31 +280,31 @@ impl Check {
         Ok(Err(orphaned(row, subject, detail, "drop the row")))
     }
 
-    /// Whether a blob or upload may own blocks: as noted, or now, under any tenant.
-    async fn owns(&self, owners: &Owners, blob: BlobId) -> Result<bool, MetadataError> {
-        if owners.contains(&blob) {
-            return Ok(true);
+    /// Whose a blob or upload is that may own a block. What cannot be read owns its blocks, too.
+    pub(super) async fn owner(&mut self, blob: BlobId, block: Option<BlockId>) -> Result<Option<TenantId>, MetadataError> {
+        if let Some((known, tenant)) = &self.owner
+            && *known == blob
+        {
+            return Ok(Some(tenant.clone()));
         }
         for _look in 0..LOOKS {
-            let mut walk = Walk::over(keys::USAGES);
-            while let Some(rows) = walk.next(self.engine()).await? {
-                for tenant in rows.iter().filter_map(|row| keys::usage_of(&row.0)) {
-                    if self.exists(&tenant, blob).await? {
-                        return Ok(true);
-                    }
-                }
+            if let Some(tenant) = self.look_for_owner(blob, block).await? {
+                self.owner = Some((blob, tenant.clone()));
+                return Ok(Some(tenant));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    async fn exists(&self, tenant: &TenantId, blob: BlobId) -> Result<bool, MetadataError> {
-        for key in [keys::upload(tenant, blob), keys::blob(tenant, blob), keys::deleted(tenant, blob)] {
-            if self.engine().get(&key).await?.is_some() {
-                return Ok(true);
-            }
+    async fn look_for_owner(&self, blob: BlobId, block: Option<BlockId>) -> Result<Option<TenantId>, MetadataError> {
+        if let Some(block) = block
+            && let Found::Record(block) = find::<BlockRecord>(self.engine(), &keys::block(block)).await?
+            && let Some(tenant) = block.tenant
+            && owner::holds(self.engine(), &tenant, blob).await?
+        {
+            return Ok(Some(tenant));
         }
-        Ok(false)
+        owner::search(self.engine(), blob).await
     }
 
     /// Whether a row is still as it was read.

@@ -1,7 +1,9 @@
 //! Whether the chunks of committed blobs are what the metadata says they are (I1, I2).
 
+use std::collections::{BTreeSet, HashMap};
+
 use futures_util::{StreamExt as _, stream};
-use proto::ids::{BlobId, TenantId};
+use proto::ids::NodeId;
 
 use super::Check;
 use super::blobs::{Reference, is_committed};
@@ -13,16 +15,46 @@ use crate::nodes::chunks::{Condition, NodeError, Verdict};
 const VERIFIED_AT_ONCE: usize = 4;
 
 impl Check {
-    /// Has the nodes verify the chunks of a blob. A blob that was deleted meanwhile has lost nothing.
-    pub(super) async fn verify(
-        &mut self,
-        tenant: &TenantId,
-        blob: BlobId,
-        references: Vec<Reference>,
-    ) -> Result<(), MetadataError> {
+    /// Looks at the chunks of a blob: reads them, or else notes that the nodes have to list them.
+    pub(super) async fn verify(&mut self, references: Vec<Reference>) -> Result<(), MetadataError> {
         self.summary.references += references.len() as u64;
+        if !self.options.skip_bytes {
+            return self.read(references).await;
+        }
+        for reference in references {
+            if let Some(lot) = self.sought.add(reference) {
+                self.seek(lot).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Without reading bytes: only what no node's list shows at the right size is read. A list that broke off costs a look
+    /// at the chunks that it does not show.
+    pub(super) async fn seek(&mut self, mut lot: Vec<Reference>) -> Result<(), MetadataError> {
+        let place = |reference: &Reference| (reference.node, reference.binding.chunk);
+        let mut sought: HashMap<_, _> = lot.iter().map(|one| (place(one), one.claims.size_bytes)).collect();
+        let nodes: BTreeSet<NodeId> = lot.iter().map(|one| one.node).collect();
+        for node in nodes {
+            let mut pages = self.nodes.list(node, false);
+            while let Some(Ok(page)) = pages.next().await {
+                for files in page.chunks {
+                    if sought.get(&(node, files.chunk)).copied() == files.data_bytes {
+                        sought.remove(&(node, files.chunk));
+                    }
+                }
+            }
+        }
+        lot.retain(|one| sought.contains_key(&place(one)));
+        for of_blob in lot.chunk_by(|one, next| one.binding.blob == next.binding.blob) {
+            self.read(of_blob.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the nodes verify chunks of one blob. A blob that was deleted meanwhile has lost nothing.
+    async fn read(&mut self, references: Vec<Reference>) -> Result<(), MetadataError> {
         let (nodes, repair) = (std::sync::Arc::clone(&self.nodes), self.options.repair);
-        let references: Vec<_> = references.into_iter().filter(|reference| self.needs_a_look(reference)).collect();
         let mut verdicts = stream::iter(references)
             .map(|reference| {
                 let nodes = std::sync::Arc::clone(&nodes);
@@ -34,31 +66,19 @@ impl Check {
             .buffer_unordered(VERIFIED_AT_ONCE);
         while let Some((reference, verdict)) = verdicts.next().await {
             match verdict {
-                Ok(verdict) => self.judge(tenant, blob, &reference, verdict).await?,
+                Ok(verdict) => self.judge(&reference, verdict).await?,
                 Err(error) => self.unreachable(&reference, &error).await?,
             }
         }
         Ok(())
     }
 
-    /// Without reading bytes: only what the node's list does not show at the right size.
-    fn needs_a_look(&self, reference: &Reference) -> bool {
-        match &self.listed {
-            Some(listed) => {
-                let key = (reference.node, reference.binding.chunk);
-                listed.get(&key) != Some(&reference.claims.size_bytes)
-            }
-            None => true,
-        }
-    }
-
     async fn judge(
         &mut self,
-        tenant: &TenantId,
-        blob: BlobId,
         reference: &Reference,
         Verdict { condition, detail }: Verdict,
     ) -> Result<(), MetadataError> {
+        let (tenant, blob) = (&reference.tenant, reference.binding.blob);
         let (kind, repair, repaired) = match condition {
             Condition::Sound | Condition::Rebuilt | Condition::ChecksumFileBad | Condition::ChecksumFileTooNew => {
                 self.summary.verified_chunks += 1;
@@ -73,7 +93,8 @@ impl Check {
             return Ok(());
         }
         if kind == FindingKind::DataLost {
-            self.lost.insert(blob);
+            self.summary.lost_blobs += u64::from(self.lost != Some(blob));
+            self.lost = Some(blob);
         }
         let subject = Subject {
             tenant: Some(tenant.clone()),

@@ -6,7 +6,7 @@
 //! called an orphan: its blob may be wanted. The same is said of the chunks of an upload that the export shows open, since
 //! it may have been committed afterwards; rows still refer to these.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashSet};
 
 use futures_util::StreamExt as _;
 use proto::ids::{ChunkId, NodeId};
@@ -19,29 +19,11 @@ use super::rows::{Found, find};
 use crate::error::MetadataError;
 use crate::nodes::chunks::{ChunkFiles, ChunkPage, NodeError};
 use crate::store::keys::{self, Garbage};
-use crate::store::records::ReverseRecord;
-
-/// Sizes of the bytes of every chunk that has files.
-pub(super) type Listed = HashMap<(NodeId, ChunkId), u64>;
+use crate::store::records::{ReverseRecord, UploadRecord};
 
 impl Check {
     fn node_ids(&self) -> Vec<NodeId> {
         self.service.registry().list(None, usize::MAX).into_iter().map(|status| status.node).collect()
-    }
-
-    /// Lists every node's chunks, for a check that reads no bytes.
-    pub(super) async fn list_sizes(&mut self) -> Result<(), MetadataError> {
-        let mut listed = Listed::new();
-        for node in self.node_ids() {
-            let mut pages = self.nodes.list(node, false);
-            while let Some(Ok(page)) = pages.next().await {
-                let sizes = page.chunks.iter().filter_map(|files| Some((files.chunk, files.data_bytes?)));
-                listed.extend(sizes.map(|(chunk, bytes)| ((node, chunk), bytes)));
-            }
-        }
-        // A list that broke off costs a look at the chunks that it does not show.
-        self.listed = Some(listed);
-        Ok(())
     }
 
     /// Looks at every file of every node.
@@ -55,7 +37,8 @@ impl Check {
                 }
             }
         }
-        Ok(())
+        let unknown = self.unknown.take();
+        self.settle_unknown(unknown).await
     }
 
     async fn list_broke_off(&mut self, node: NodeId, error: &NodeError) -> Result<(), MetadataError> {
@@ -75,8 +58,7 @@ impl Check {
             match find::<ReverseRecord>(self.engine(), &keys::reverse(node, files.chunk)).await? {
                 Found::Record(reverse) => self.of_kept_upload(node, &files, &reverse).await?,
                 Found::Damaged(_reported_in_its_layer) => {}
-                Found::Nothing if self.is_queued(Garbage::Chunk(files.chunk)).await? => {}
-                Found::Nothing => self.unknown(node, &files).await?,
+                Found::Nothing => self.unknown(node, files).await?,
             }
         }
         Ok(())
@@ -89,8 +71,13 @@ impl Check {
         files: &ChunkFiles,
         reverse: &ReverseRecord,
     ) -> Result<(), MetadataError> {
-        if !self.kept_uploads.contains(&reverse.blob) {
+        if !self.service.keeps_lost_time() {
             return Ok(());
+        }
+        let Some(tenant) = self.owner(reverse.blob, Some(reverse.block)).await? else { return Ok(()) };
+        match find::<UploadRecord>(self.engine(), &keys::upload(&tenant, reverse.blob)).await? {
+            Found::Record(upload) if self.service.is_kept_upload(&upload) => {}
+            Found::Record(_) | Found::Nothing | Found::Damaged(_) => return Ok(()),
         }
         let bytes = files.data_bytes.unwrap_or_default();
         let detail = format!("of an upload that was open at the export and maybe committed after it, {bytes} bytes");
@@ -98,20 +85,64 @@ impl Check {
         self.report(Problem::new(FindingKind::ChunkOfLostTime, subject, detail)).await
     }
 
-    /// A chunk that nothing refers to.
-    async fn unknown(&mut self, node: NodeId, files: &ChunkFiles) -> Result<(), MetadataError> {
-        let chunk = files.chunk;
+    async fn is_known(&self, node: NodeId, chunk: ChunkId) -> Result<bool, MetadataError> {
+        Ok(self.engine().get(&keys::reverse(node, chunk)).await?.is_some())
+    }
+
+    /// A chunk that nothing refers to. It may be one that is being written, or that is queued.
+    async fn unknown(&mut self, node: NodeId, files: ChunkFiles) -> Result<(), MetadataError> {
         let (now_ms, lease_ms) = (self.service.now_ms(), millis(self.service.tuning().upload_lease));
-        let Some(drawn_ms) = chunk.drawn_ms() else {
-            let detail = "its name is not of the kind that the metadata service draws";
-            return self.report(Problem::new(FindingKind::ForeignFile, Subject::chunk(node, chunk), detail)).await;
+        let Some(drawn_ms) = files.chunk.drawn_ms() else {
+            let (subject, detail) =
+                (Subject::chunk(node, files.chunk), "its name is not of the kind that the metadata service draws");
+            return self.report(Problem::new(FindingKind::ForeignFile, subject, detail)).await;
         };
-        if drawn_ms.saturating_add(lease_ms) > now_ms {
-            return Ok(());
+        if drawn_ms.saturating_add(lease_ms) <= now_ms
+            && let Some(lot) = self.unknown.add((node, files))
+        {
+            self.settle_unknown(lot).await?;
         }
+        Ok(())
+    }
+
+    /// Chunks that nothing refers to. One that was not in the queue any more when that was read had been collected: its
+    /// files are gone since, and the next list does not show it.
+    async fn settle_unknown(&mut self, mut lot: Vec<(NodeId, ChunkFiles)>) -> Result<(), MetadataError> {
+        self.drop_queued(&mut lot, |(_, files)| Garbage::Chunk(files.chunk)).await?;
+        self.drop_gone(&mut lot).await?;
+        self.drop_queued(&mut lot, |(_, files)| Garbage::Chunk(files.chunk)).await?;
+        for (node, files) in lot {
+            if !self.is_known(node, files.chunk).await? {
+                self.orphan(node, &files).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves of these what the nodes still list. Where a list breaks off, that is told, and what it did not show is not.
+    async fn drop_gone(&mut self, lot: &mut Vec<(NodeId, ChunkFiles)>) -> Result<(), MetadataError> {
+        let mut gone: HashSet<_> = lot.iter().map(|(node, files)| (*node, files.chunk)).collect();
+        let nodes: BTreeSet<NodeId> = lot.iter().map(|(node, _)| *node).collect();
+        for node in nodes {
+            let mut pages = self.nodes.list(node, false);
+            while let Some(page) = pages.next().await {
+                match page {
+                    Ok(page) => page.chunks.iter().for_each(|files| {
+                        gone.remove(&(node, files.chunk));
+                    }),
+                    Err(error) => self.list_broke_off(node, &error).await?,
+                }
+            }
+        }
+        lot.retain(|(node, files)| !gone.contains(&(*node, files.chunk)));
+        Ok(())
+    }
+
+    async fn orphan(&mut self, node: NodeId, files: &ChunkFiles) -> Result<(), MetadataError> {
+        let chunk = files.chunk;
         if let Some(detail) = self.of_lost_time(files) {
-            let subject =
-                Subject { blob: files.checksum_file.map(|file| file.binding.blob), ..Subject::chunk(node, chunk) };
+            let blob = files.checksum_file.map(|file| file.binding.blob);
+            let subject = Subject { blob, ..Subject::chunk(node, chunk) };
             return self.report(Problem::new(FindingKind::ChunkOfLostTime, subject, detail)).await;
         }
         let detail = match files.data_bytes {

@@ -1,33 +1,53 @@
 //! A problem on its way to becoming a finding, and the repairs that need no guessing.
 //!
-//! Every repair is one commit that looks again: it puts a row only where there is none, and drops one only as it was
-//! found. So a repair may be interrupted and run again at any point, beside a service that works.
+//! Every repair is one commit that looks again, in its turn: it puts a row only where there is none and the row that proves
+//! it is still there, and makes it from that row as it is then; it drops one only as it was found and still without a
+//! reason (`needed`). A repair whose proof is gone changes nothing. So a repair may be interrupted and run again at any
+//! point, beside a service that works.
 
 use proto::capability::ChunkBinding;
-use proto::ids::{BlobId, ChunkId, NodeId, TenantId};
+use proto::ids::{BlobId, BlockId, ChunkId, NodeId, TenantId};
 
+use super::blobs::place_of;
 use super::finding::{FindingKind, Subject};
+use super::needed::is_needed;
+use super::rows::{Found, see};
 use super::usage;
 use crate::coordinator::{Context, Outcome};
 use crate::error::MetadataError;
 use crate::store::engine::{Batch, Decision, View};
 use crate::store::keys::{self, GarbageKind};
 use crate::store::records::{
-    BlobRecord, DeletedRecord, GarbageChunkRecord, GarbageRecord, Record, UploadRecord, UploadState, encode,
+    BlobRecord, BlockRecord, DeletedRecord, ExtentRecord, GarbageChunkRecord, GarbageRecord, NameRecord, Record,
+    UploadRecord, UploadState,
 };
-use crate::store::rows::{BatchExt as _, read};
+use crate::store::rows::BatchExt as _;
 
 /// What would set a problem right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Repair {
-    /// Put the row that others prove.
-    Put {
-        /// What that means, for people.
-        what: &'static str,
-        /// Its key.
-        key: Vec<u8>,
-        /// Its record.
-        value: Vec<u8>,
+    /// Put the entry of the name index that a blob proves.
+    PutName {
+        /// Whose it is.
+        tenant: TenantId,
+        /// The blob.
+        blob: BlobId,
+    },
+    /// Put the extent that a block of a blob proves.
+    PutExtent {
+        /// Whose it is.
+        tenant: TenantId,
+        /// The block.
+        block: BlockId,
+    },
+    /// Put the reverse row of a chunk that a block proves.
+    PutReverse {
+        /// The block.
+        block: BlockId,
+        /// The node that holds the chunk.
+        node: NodeId,
+        /// The chunk.
+        chunk: ChunkId,
     },
     /// Drop a row that nothing refers to.
     Drop {
@@ -59,14 +79,13 @@ pub(super) enum Repair {
 }
 
 impl Repair {
-    pub(super) fn put<R: Record>(what: &'static str, key: Vec<u8>, record: &R) -> Self {
-        Self::Put { what, key, value: encode(record) }
-    }
-
     /// What it does, for people.
     pub(super) fn what(&self) -> &'static str {
         match self {
-            Self::Put { what, .. } | Self::Drop { what, .. } => what,
+            Self::PutName { .. } => "add the entry to the name index",
+            Self::PutExtent { .. } => "put the extent",
+            Self::PutReverse { .. } => "put the reverse row",
+            Self::Drop { what, .. } => what,
             Self::Recount(_) => "set the usage to the sum of the rows",
             Self::QueueBlocks { .. } => "queue them for collection",
             Self::Queue { .. } => "queue the chunk for collection",
@@ -77,13 +96,11 @@ impl Repair {
     pub(super) fn decide(self, view: &dyn View, context: &Context<'_>) -> Outcome<bool> {
         let mut decision = Decision { frees_space: true, ..Decision::default() };
         match self {
-            Self::Put { key, value, .. } => {
-                if view.get(&key)?.is_none() {
-                    decision.batch.put(key, value);
-                }
-            }
+            Self::PutName { tenant, blob } => put_name(view, &tenant, blob, &mut decision.batch)?,
+            Self::PutExtent { tenant, block } => put_extent(view, &tenant, block, &mut decision.batch)?,
+            Self::PutReverse { block, node, chunk } => put_reverse(view, block, node, chunk, &mut decision.batch)?,
             Self::Drop { key, value, .. } => {
-                if view.get(&key)?.is_some_and(|now| now == value) {
+                if view.get(&key)?.is_some_and(|now| now == value) && !is_needed(view, &key, &value)? {
                     decision.batch.delete(key);
                 }
             }
@@ -105,6 +122,41 @@ impl Repair {
     }
 }
 
+fn put_name(view: &dyn View, tenant: &TenantId, blob: BlobId, batch: &mut Batch) -> Result<(), MetadataError> {
+    let Found::Record(live) = see::<BlobRecord>(view, &keys::blob(tenant, blob))? else { return Ok(()) };
+    put(view, keys::name(tenant, &live.description.display_name, blob), &NameRecord {}, batch)
+}
+
+fn put_extent(view: &dyn View, tenant: &TenantId, id: BlockId, batch: &mut Batch) -> Result<(), MetadataError> {
+    let Found::Record(block) = see::<BlockRecord>(view, &keys::block(id))? else { return Ok(()) };
+    let owners = [keys::upload, keys::blob, keys::deleted].map(|key| view.get(&key(tenant, block.blob)));
+    let owned = owners.into_iter().collect::<Result<Vec<_>, _>>()?.iter().any(Option::is_some);
+    let Some(sums) = block.sealed.filter(|_sums| owned) else { return Ok(()) };
+    let extent = ExtentRecord { block: id, size_bytes: sums.size_bytes };
+    put(view, keys::extent(block.blob, block.index), &extent, batch)
+}
+
+fn put_reverse(
+    view: &dyn View,
+    id: BlockId,
+    node: NodeId,
+    chunk: ChunkId,
+    batch: &mut Batch,
+) -> Result<(), MetadataError> {
+    let Found::Record(block) = see::<BlockRecord>(view, &keys::block(id))? else { return Ok(()) };
+    let planned = (0..).zip(&block.chunks).find(|(_, one)| one.node == node && one.chunk == chunk);
+    let Some((shard_index, planned)) = planned else { return Ok(()) };
+    put(view, keys::reverse(node, chunk), &place_of(id, &block, shard_index, planned), batch)
+}
+
+/// Puts a row where there is none.
+fn put<R: Record>(view: &dyn View, key: Vec<u8>, record: &R, batch: &mut Batch) -> Result<(), MetadataError> {
+    if view.get(&key)?.is_none() {
+        batch.set(key, record);
+    }
+    Ok(())
+}
+
 /// Puts blocks back into the queue, if what they belong to still says that nobody needs them. A deleted blob's tombstone
 /// names its row in the queue; one that has none yet gets it.
 fn queue_blocks(
@@ -116,19 +168,24 @@ fn queue_blocks(
     batch: &mut Batch,
 ) -> Result<(), MetadataError> {
     let (due_ms, first_block) = match kind {
-        GarbageKind::Upload => match read::<UploadRecord>(view, &keys::upload(tenant, blob))? {
-            Some(upload) if upload.state != UploadState::Pending => (context.tuning.garbage_due_ms(context.now_ms), 0),
-            Some(_) | None => return Ok(()),
+        GarbageKind::Upload => match see::<UploadRecord>(view, &keys::upload(tenant, blob))? {
+            Found::Record(upload) if upload.state != UploadState::Pending => {
+                (context.tuning.garbage_due_ms(context.now_ms), 0)
+            }
+            Found::Record(_) | Found::Nothing | Found::Damaged(_) => return Ok(()),
         },
         GarbageKind::Blob => {
             let key = keys::deleted(tenant, blob);
-            let Some(tombstone) = read::<DeletedRecord>(view, &key)? else { return Ok(()) };
+            let Found::Record(tombstone) = see::<DeletedRecord>(view, &key)? else { return Ok(()) };
             let due_ms = tombstone.due_ms.unwrap_or_else(|| context.tuning.deleted_due_ms(tombstone.delete_ms));
             batch.set(key, &DeletedRecord { due_ms: Some(due_ms), ..tombstone });
             (due_ms, 0)
         }
         GarbageKind::Surplus => {
-            let Some(live) = read::<BlobRecord>(view, &keys::blob(tenant, blob))? else { return Ok(()) };
+            let Found::Record(live) = see::<BlobRecord>(view, &keys::blob(tenant, blob))? else { return Ok(()) };
+            if view.scan(&keys::extents_from(blob, live.block_count()), 1)?.is_empty() {
+                return Ok(());
+            }
             (context.tuning.garbage_due_ms(context.now_ms), live.block_count())
         }
     };

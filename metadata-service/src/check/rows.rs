@@ -5,9 +5,9 @@ use proto::ids::{BlobId, TenantId};
 use super::finding::{FindingKind, Subject};
 use super::problem::Problem;
 use crate::error::MetadataError;
-use crate::store::engine::{Engine, KeyRange, Row};
+use crate::store::engine::{Engine, KeyRange, Row, View};
 use crate::store::records::Record;
-use crate::store::rows::{RowError, load, record_of};
+use crate::store::rows::{self, RowError, load, record_of};
 
 /// Rows that are read at once.
 const ROWS_PER_PAGE: usize = 256;
@@ -59,7 +59,16 @@ impl<R> Found<R> {
 
 /// Reads a row.
 pub(super) async fn find<R: Record>(engine: &dyn Engine, key: &[u8]) -> Result<Found<R>, MetadataError> {
-    match load(engine, key).await {
+    found(load(engine, key).await)
+}
+
+/// Reads a row in a commit's turn.
+pub(super) fn see<R: Record>(view: &dyn View, key: &[u8]) -> Result<Found<R>, MetadataError> {
+    found(rows::read(view, key))
+}
+
+fn found<R>(looked: Result<Option<R>, RowError>) -> Result<Found<R>, MetadataError> {
+    match looked {
         Ok(Some(record)) => Ok(Found::Record(record)),
         Ok(None) => Ok(Found::Nothing),
         Err(RowError::Record(damage)) => Ok(Found::Damaged(damage.to_string())),

@@ -136,6 +136,7 @@ impl World {
     async fn list_in_block(&self, chunk: ChunkId) {
         let chunk = ChunkRecord { chunk, node: self.node, epoch: 1, sequence: 1, sums: None };
         let record = BlockRecord {
+            tenant: None,
             blob: BlobId::generate(1, &self.entropy),
             index: 0,
             encoding: Encoding::Replicated { copies: 1 },
