@@ -281,7 +281,11 @@ impl Check {
     }
 
     /// Whose a blob or upload is that may own a block. What cannot be read owns its blocks, too.
-    pub(super) async fn owner(&mut self, blob: BlobId, block: Option<BlockId>) -> Result<Option<TenantId>, MetadataError> {
+    pub(super) async fn owner(
+        &mut self,
+        blob: BlobId,
+        block: Option<BlockId>,
+    ) -> Result<Option<TenantId>, MetadataError> {
         if let Some((known, tenant)) = &self.owner
             && *known == blob
         {

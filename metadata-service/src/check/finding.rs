@@ -25,6 +25,8 @@ pub enum FindingKind {
     ChunkOfLostTime,
     /// A node could not be asked.
     NodeUnreachable,
+    /// A tenant was written to all the time, so that its usage could not be compared with its rows.
+    UsageNotCounted,
 }
 
 /// What it is about, as far as that is known.

@@ -12,7 +12,7 @@ use super::blobs::place_of;
 use super::finding::{FindingKind, Subject};
 use super::needed::is_needed;
 use super::rows::{Found, see};
-use super::usage;
+use super::usage::{self, Count};
 use crate::coordinator::{Context, Outcome};
 use crate::error::MetadataError;
 use crate::store::engine::{Batch, Decision, View};
@@ -59,7 +59,12 @@ pub(super) enum Repair {
         value: Vec<u8>,
     },
     /// Set a tenant's usage to the sum of its rows.
-    Recount(TenantId),
+    Recount {
+        /// Whose usage.
+        tenant: TenantId,
+        /// What was found.
+        counted: Count,
+    },
     /// Queue blocks that nobody needs for collection.
     QueueBlocks {
         /// Whose they are.
@@ -86,7 +91,7 @@ impl Repair {
             Self::PutExtent { .. } => "put the extent",
             Self::PutReverse { .. } => "put the reverse row",
             Self::Drop { what, .. } => what,
-            Self::Recount(_) => "set the usage to the sum of the rows",
+            Self::Recount { .. } => "set the usage to the sum of the rows",
             Self::QueueBlocks { .. } => "queue them for collection",
             Self::Queue { .. } => "queue the chunk for collection",
         }
@@ -104,7 +109,7 @@ impl Repair {
                     decision.batch.delete(key);
                 }
             }
-            Self::Recount(tenant) => usage::recount(view, &tenant, &mut decision.batch)?,
+            Self::Recount { tenant, counted } => usage::recount(view, &tenant, counted, &mut decision.batch)?,
             Self::QueueBlocks { tenant, blob, kind } => {
                 queue_blocks(view, context, &tenant, blob, kind, &mut decision.batch)?;
             }

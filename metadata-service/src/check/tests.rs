@@ -212,13 +212,17 @@ async fn i17_whatever_is_stored_no_more_than_a_lot_is_kept_and_the_findings_are_
         batch.set(keys::garbage_chunk(1, queued.chunk), &GarbageChunkRecord::new(node, None, &binding));
     }
     write(&service, batch).await;
-    let nodes = Arc::new(Files { stay, ..Files::default() });
-    let expected = found_with(HELD_MAX, &service, nodes.clone(), false).await;
+    let nodes: Arc<dyn ChunkNodes> = Arc::new(Files { stay, ..Files::default() });
+    let expected = found_with(HELD_MAX, &service, Arc::clone(&nodes), false).await;
     let of = |kind| expected.iter().filter(|finding| finding.kind == kind).count();
     assert_eq!((of(FindingKind::RowInconsistent), of(FindingKind::OrphanChunk), expected.len()), (5, 4, 9));
     for most in [1, 2, 3] {
-        assert_eq!(found_with(most, &service, nodes.clone(), false).await, expected, "{most} at once");
-        assert_eq!(found_with(most, &service, nodes.clone(), true).await, expected, "{most} at once, no bytes read");
+        assert_eq!(found_with(most, &service, Arc::clone(&nodes), false).await, expected, "{most} at once");
+        assert_eq!(
+            found_with(most, &service, Arc::clone(&nodes), true).await,
+            expected,
+            "{most} at once, no bytes read"
+        );
     }
     let mut held = Held::at_most(3);
     let lots: Vec<_> = (0..10).filter_map(|thing| held.add(thing)).map(|lot| lot.len()).collect();

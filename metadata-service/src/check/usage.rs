@@ -1,8 +1,14 @@
 //! Whether each tenant's usage is the sum of its rows (I11).
 //!
-//! Usage changes with what it counts, so the sum is taken twice: first beside the service, believed only if the usage did
-//! not change meanwhile; what then differs is summed up once more in a commit's turn, where nothing moves. Only tenants
-//! whose usage differs cost the service that.
+//! Usage changes with what it counts, in one batch. So rows that were read one after the other add up to it only if it was
+//! not written meanwhile: the sum is taken beside the service, which follows the commits and begins again when one writes
+//! this usage. That costs commits nothing, whatever the tenant has.
+//!
+//! A tenant that is written to all the time is counted in a commit's turn, where nothing moves, if it has no more than
+//! [`ROWS_PER_TURN`] rows; with more it would hold up everybody's commits, and is reported as not counted.
+//!
+//! A repair is exact: its turn counts again, or, where that would take too long, finds the usage as it was when the rows
+//! added up to something else.
 
 use proto::ids::TenantId;
 
@@ -10,25 +16,44 @@ use super::Check;
 use super::finding::{FindingKind, Subject};
 use super::problem::{Problem, Repair};
 use super::rows::{Found, Walk, find, read, senseless};
-use crate::coordinator::{Outcome, unchanged};
+use crate::coordinator::unchanged;
 use crate::error::MetadataError;
 use crate::store::engine::{Batch, KeyRange, Row, View};
+use crate::store::feed::Follower;
 use crate::store::keys;
 use crate::store::records::{BlobRecord, DeletedRecord, UploadRecord, UploadState, UsageRecord};
 use crate::store::rows::{self, BatchExt as _, RowError, record_of};
 
-/// Rows that are read at once in a commit's turn.
-const ROWS_PER_SCAN: usize = 1_000;
+/// Rows of one tenant that a commit's turn counts at most: some milliseconds.
+pub(super) const ROWS_PER_TURN: usize = 2_000;
+/// How often a tenant is counted beside the service before it is called busy.
+const COUNTS: usize = 3;
+
+/// A tenant's usage, and what its rows add up to, of one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count {
+    stored: Option<UsageRecord>,
+    sum: UsageRecord,
+}
+
+/// How it went to count beside the service.
+enum Counted {
+    Done(Count),
+    /// A row cannot be read, which whoever walks its layer has reported; no sum is believed then.
+    Unreadable,
+    /// It changed all the time.
+    Busy,
+}
 
 /// A layer that usage counts.
 #[derive(Debug, Clone, Copy)]
-enum Counted {
+enum Layer {
     Blobs,
     Uploads,
     Deleted,
 }
 
-impl Counted {
+impl Layer {
     const ALL: [Self; 3] = [Self::Uploads, Self::Blobs, Self::Deleted];
 
     fn prefix(self, tenant: &TenantId) -> Vec<u8> {
@@ -61,37 +86,47 @@ impl Counted {
     }
 }
 
-/// The sum of a tenant's rows, in a commit's turn.
-fn sum(view: &dyn View, tenant: &TenantId) -> Result<UsageRecord, RowError> {
-    let mut sum = UsageRecord::default();
-    for layer in Counted::ALL {
-        let mut range = KeyRange::prefix(&layer.prefix(tenant));
-        loop {
-            let rows = view.scan(&range, ROWS_PER_SCAN)?;
-            rows.iter().try_for_each(|row| layer.add(row, &mut sum))?;
-            match rows.last() {
-                Some((key, _)) => range = range.after(key),
-                None => break,
-            }
-        }
+/// Counts in a commit's turn; `None` for a tenant that has too many rows for that.
+fn count(view: &dyn View, tenant: &TenantId) -> Result<Option<Count>, RowError> {
+    let (mut sum, mut left) = (UsageRecord::default(), ROWS_PER_TURN);
+    for layer in Layer::ALL {
+        let rows = view.scan(&KeyRange::prefix(&layer.prefix(tenant)), left + 1)?;
+        let Some(rest) = left.checked_sub(rows.len()) else { return Ok(None) };
+        left = rest;
+        rows.iter().try_for_each(|row| layer.add(row, &mut sum))?;
     }
-    Ok(sum)
+    Ok(Some(Count { stored: rows::read(view, &keys::usage(tenant))?, sum }))
 }
 
-/// Sets a tenant's usage to the sum of its rows.
-pub(super) fn recount(view: &dyn View, tenant: &TenantId, batch: &mut Batch) -> Result<(), MetadataError> {
-    let sum = sum(view, tenant)?;
-    if rows::read(view, &keys::usage(tenant))? != Some(sum) {
-        batch.set(keys::usage(tenant), &sum);
+/// Sets a tenant's usage to the sum of its rows, if that is certain: see the module.
+pub(super) fn recount(
+    view: &dyn View,
+    tenant: &TenantId,
+    before: Count,
+    batch: &mut Batch,
+) -> Result<(), MetadataError> {
+    let key = keys::usage(tenant);
+    let sum = match count(view, tenant)? {
+        Some(now) => now.sum,
+        None if rows::read(view, &key)? == before.stored => before.sum,
+        None => return Ok(()),
+    };
+    if rows::read(view, &key)? != Some(sum) {
+        batch.set(key, &sum);
     }
     Ok(())
 }
 
-/// What is stored and what it should be, if they differ.
-fn compare(view: &dyn View, tenant: &TenantId) -> Outcome<Option<(Option<UsageRecord>, UsageRecord)>> {
-    let sum = sum(view, tenant)?;
-    let stored = rows::read(view, &keys::usage(tenant))?;
-    unchanged((stored != Some(sum)).then_some((stored, sum)))
+/// Whether a commit that it was told of wrote a key; one that it was not told of may have.
+fn was_written(follower: &Follower, key: &[u8]) -> bool {
+    loop {
+        match follower.take() {
+            Ok(Some(committed)) if committed.writes.contains_key(key) => return true,
+            Ok(Some(_of_another)) => {}
+            Ok(None) => return false,
+            Err(_fell_behind) => return true,
+        }
+    }
 }
 
 impl Check {
@@ -115,33 +150,68 @@ impl Check {
     }
 
     async fn usage_of(&mut self, tenant: TenantId) -> Result<(), MetadataError> {
-        if self.usage_matches(&tenant).await? {
+        let subject = Subject { tenant: Some(tenant.clone()), ..Subject::default() };
+        let counted = match self.count_beside(&tenant).await? {
+            Counted::Done(counted) => Some(counted),
+            Counted::Unreadable => return Ok(()),
+            Counted::Busy => self.count_in_turn(tenant.clone()).await?,
+        };
+        let Some(counted) = counted else {
+            let detail = "it is written to all the time, so its usage could not be compared with its rows";
+            return self.report(Problem::new(FindingKind::UsageNotCounted, subject, detail)).await;
+        };
+        let Count { stored, sum } = counted;
+        if stored == Some(sum) {
             return Ok(());
         }
-        let asked = tenant.clone();
-        let compared = self.service.decide(move |view, _context| compare(view, &asked)).await;
-        let Some((stored, sum)) = compared? else { return Ok(()) };
         let detail = format!("the usage of tenant {tenant} is {stored:?}, the sum of its rows is {sum:?}");
-        let subject = Subject { tenant: Some(tenant.clone()), ..Subject::default() };
         let problem = Problem::new(FindingKind::UsageWrong, subject, detail);
-        self.report(problem.with_repair(Repair::Recount(tenant))).await
+        self.report(problem.with_repair(Repair::Recount { tenant, counted })).await
     }
 
-    /// Whether the sum matches a usage that did not change while the rows were read. A row that cannot be read has been
-    /// reported by whoever walks its layer; no sum is believed then.
-    async fn usage_matches(&self, tenant: &TenantId) -> Result<bool, MetadataError> {
+    async fn count_in_turn(&self, tenant: TenantId) -> Result<Option<Count>, MetadataError> {
+        self.service.decide(move |view, _context| unchanged(count(view, &tenant)?)).await
+    }
+
+    async fn count_beside(&self, tenant: &TenantId) -> Result<Counted, MetadataError> {
+        for _attempt in 0..COUNTS {
+            // With too many followers already, nothing can be said of what changes.
+            let Ok(follower) = self.engine().follow() else { return Ok(Counted::Busy) };
+            match self.count_following(tenant, &follower).await? {
+                Counted::Busy => {}
+                counted @ (Counted::Done(_) | Counted::Unreadable) => return Ok(counted),
+            }
+        }
+        Ok(Counted::Busy)
+    }
+
+    async fn count_following(&self, tenant: &TenantId, follower: &Follower) -> Result<Counted, MetadataError> {
         let key = keys::usage(tenant);
         let before = find::<UsageRecord>(self.engine(), &key).await?;
         let mut sum = UsageRecord::default();
-        for layer in Counted::ALL {
+        for layer in Layer::ALL {
             let mut walk = Walk::over(&layer.prefix(tenant));
             while let Some(rows) = walk.next(self.engine()).await? {
+                if was_written(follower, &key) {
+                    return Ok(Counted::Busy);
+                }
                 if rows.iter().try_for_each(|row| layer.add(row, &mut sum)).is_err() {
-                    return Ok(true);
+                    return Ok(Counted::Unreadable);
                 }
             }
         }
+        // A commit can be read a moment before it is told of.
         let after = find::<UsageRecord>(self.engine(), &key).await?;
-        Ok(before == after && after == Found::Record(sum))
+        if before != after || was_written(follower, &key) {
+            return Ok(Counted::Busy);
+        }
+        Ok(match after {
+            Found::Record(stored) => Counted::Done(Count { stored: Some(stored), sum }),
+            Found::Nothing => Counted::Done(Count { stored: None, sum }),
+            Found::Damaged(_reported_in_its_layer) => Counted::Unreadable,
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ impl From<FindingKind> for pb::FindingKind {
             FindingKind::RowOrphaned => Self::RowOrphaned,
             FindingKind::ChunkOfLostTime => Self::ChunkOfLostTime,
             FindingKind::NodeUnreachable => Self::NodeUnreachable,
+            FindingKind::UsageNotCounted => Self::UsageNotCounted,
         }
     }
 }

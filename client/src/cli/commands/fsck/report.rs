@@ -14,6 +14,7 @@ pub(super) struct Report<'a> {
     repair: bool,
     lost: u64,
     unreachable: u64,
+    uncounted: u64,
     left: u64,
     repairable: u64,
 }
@@ -30,8 +31,10 @@ struct FindingView<'a> {
     repair: &'a str,
 }
 
+/// How a summary is written as JSON: the names of its fields.
 #[derive(Serialize)]
-struct SummaryView {
+#[serde(remote = "pb::CheckSummary")]
+struct SummaryFields {
     tenant_count: u64,
     blob_count: u64,
     chunk_reference_count: u64,
@@ -43,9 +46,12 @@ struct SummaryView {
     lost_blob_count: u64,
 }
 
+#[derive(Serialize)]
+struct SummaryJson(#[serde(with = "SummaryFields")] pb::CheckSummary);
+
 impl<'a> Report<'a> {
     pub(super) fn new(context: &'a Context, repair: bool) -> Self {
-        Self { context, repair, lost: 0, unreachable: 0, left: 0, repairable: 0 }
+        Self { context, repair, lost: 0, unreachable: 0, uncounted: 0, left: 0, repairable: 0 }
     }
 
     /// Tells of a finding.
@@ -83,6 +89,7 @@ impl<'a> Report<'a> {
         match finding.kind() {
             pb::FindingKind::DataLost => self.lost += 1,
             pb::FindingKind::NodeUnreachable => self.unreachable += 1,
+            pb::FindingKind::UsageNotCounted => self.uncounted += 1,
             pb::FindingKind::Unspecified
             | pb::FindingKind::ChecksumFileBad
             | pb::FindingKind::OrphanChunk
@@ -100,37 +107,17 @@ impl<'a> Report<'a> {
 
     /// Tells what was looked at.
     pub(super) fn summary(&mut self, summary: &pb::CheckSummary) -> Result<(), Failure> {
-        let pb::CheckSummary {
-            tenant_count,
-            blob_count,
-            chunk_reference_count,
-            verified_chunk_count,
-            verified_bytes,
-            chunk_file_count,
-            finding_count,
-            repaired_count,
-            lost_blob_count,
-        } = *summary;
         if self.context.out.json() {
-            return self.context.out.object(&SummaryView {
-                tenant_count,
-                blob_count,
-                chunk_reference_count,
-                verified_chunk_count,
-                verified_bytes,
-                chunk_file_count,
-                finding_count,
-                repaired_count,
-                lost_blob_count,
-            });
+            return self.context.out.object(&SummaryJson(*summary));
         }
-        let verified = format!("{verified_chunk_count} verified, {}", HumanBytes(verified_bytes));
+        let verified = format!("{} verified, {}", summary.verified_chunk_count, HumanBytes(summary.verified_bytes));
+        let (referred, files) = (summary.chunk_reference_count, summary.chunk_file_count);
         self.context.out.facts(&[
-            ("tenants", tenant_count.to_string()),
-            ("blobs", blob_count.to_string()),
-            ("chunks", format!("{chunk_reference_count} referred to, {verified}; {chunk_file_count} on disk")),
-            ("findings", format!("{finding_count}, {repaired_count} repaired")),
-            ("lost blobs", lost_blob_count.to_string()),
+            ("tenants", summary.tenant_count.to_string()),
+            ("blobs", summary.blob_count.to_string()),
+            ("chunks", format!("{referred} referred to, {verified}; {files} on disk")),
+            ("findings", format!("{}, {} repaired", summary.finding_count, summary.repaired_count)),
+            ("lost blobs", summary.lost_blob_count.to_string()),
         ])
     }
 
@@ -146,6 +133,10 @@ impl<'a> Report<'a> {
         if self.unreachable > 0 {
             let message = "not everything could be looked at: a chunk service did not answer";
             return Err(Failure::new(Exit::Unavailable, message).hint("start it, and run fsck again"));
+        }
+        if self.uncounted > 0 {
+            let message = "not everything could be looked at: the usage of a busy tenant was not counted";
+            return Err(Failure::new(Exit::Unavailable, message).hint("run fsck again when less is written"));
         }
         if self.left > 0 {
             let hint = match (self.repairable, self.repair) {
