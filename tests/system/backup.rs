@@ -9,7 +9,7 @@ use std::time::Duration;
 use metadata_service::backup::{self, Imported};
 use metadata_service::config::Tuning;
 use metadata_service::storage::Opening;
-use mini_tectonic_client::{Category, CheckEvent, Client, DownloadOptions, Reason, Sink, Source, UploadOptions};
+use mini_tectonic_client::{Blob, Category, CheckEvent, Client, DownloadOptions, Reason, Sink, Source, UploadOptions};
 use proto::entropy::OsEntropy;
 use proto::pb;
 use proto::runtime::clock::{Clock as _, ManualClock, SystemClock};
@@ -43,6 +43,36 @@ fn files(cluster: &Cluster) -> BTreeSet<String> {
     let entries = std::fs::read_dir(cluster.chunks_folder()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.ends_with(".blob")).collect()
+}
+
+/// What a check finds. A node that just learnt the time may refuse at first.
+async fn findings(cluster: &Cluster, request: pb::CheckClusterRequest) -> Vec<pb::Finding> {
+    let found = || async {
+        let events: Vec<_> = cluster.admin().check_cluster(request).await.unwrap().collect().await;
+        let found = events.into_iter().filter_map(|event| match event.unwrap() {
+            CheckEvent::Finding(finding) => Some(finding),
+            CheckEvent::Summary(_) => None,
+        });
+        let found: Vec<_> = found.collect();
+        let unreachable = |one: &pb::Finding| one.kind() == pb::FindingKind::NodeUnreachable;
+        if found.iter().any(unreachable) { Err(found) } else { Ok(found) }
+    };
+    wait_until("the node can be checked", DEADLINE, found).await
+}
+
+const DRY_RUN: pb::CheckClusterRequest = pb::CheckClusterRequest { repair: false, skip_bytes: false };
+
+/// The check lists the chunk of this blob, with what its checksum file says, and nothing else.
+async fn lists_only(cluster: &Cluster, lost: &Blob) {
+    let found = findings(cluster, DRY_RUN).await;
+    let [one] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(
+        (one.kind(), one.blob_id.as_str()),
+        (pb::FindingKind::ChunkOfLostTime, lost.blob_id.to_string().as_str())
+    );
+    let says = [format!("blob {}", lost.blob_id), format!("{} bytes", lost.size_bytes), lost.sha256.to_string()];
+    assert!(says.iter().all(|words| one.detail.contains(words)) && one.repair.is_empty(), "{one:?}");
+    assert!(files(cluster).contains(&format!("{}.blob", one.chunk_id)));
 }
 
 /// Everything that may collect, several times, past every grace.
@@ -103,8 +133,10 @@ async fn i16_after_an_import_nothing_is_destroyed_until_it_is_decided_and_then_o
     assert_eq!(refusal(&client, lost.blob_id).await, Category::NotFound);
     let all = files(&cluster);
     assert_eq!(all.len(), 3);
+    lists_only(&cluster, &lost).await;
     for _restart in 0..2 {
         collect(&cluster, &clock).await;
+        lists_only(&cluster, &lost).await;
         assert_eq!(files(&cluster), all, "undecided, everything stays");
         let restore = status(&cluster).await.restore.expect("it asks for a decision");
         assert_eq!((restore.epoch, restore.sequence), (1, imported.sequence));
@@ -116,6 +148,7 @@ async fn i16_after_an_import_nothing_is_destroyed_until_it_is_decided_and_then_o
     cluster.admin().end_restore(pb::LostTime::Keep).await.unwrap();
     collect(&cluster, &clock).await;
     assert_eq!((files(&cluster), status(&cluster).await.restore), (all, None), "kept");
+    lists_only(&cluster, &lost).await;
     cluster.restart_metadata().await;
     cluster.admin().end_restore(pb::LostTime::Discard).await.unwrap();
     let refused = cluster.admin().end_restore(pb::LostTime::Keep).await.unwrap_err();
@@ -127,23 +160,14 @@ async fn i16_after_an_import_nothing_is_destroyed_until_it_is_decided_and_then_o
     };
     wait_until("what was put after the export is gone", DEADLINE, gone).await;
     assert!(get(&client, kept.blob_id).await == old && get(&client, since.blob_id).await == content(4_000, 4));
+    assert_eq!(findings(&cluster, DRY_RUN).await, []);
     cluster.check().await;
 }
 
-/// What a check lists as of the lost time. A node that just learnt the time may refuse at first.
+/// What a check lists as of the lost time.
 async fn chunks_of_lost_time(cluster: &Cluster) -> usize {
-    let listed = || async {
-        let request = pb::CheckClusterRequest { repair: true, skip_bytes: true };
-        let events: Vec<_> = cluster.admin().check_cluster(request).await.unwrap().collect().await;
-        let kinds = events.into_iter().filter_map(|event| match event.unwrap() {
-            CheckEvent::Finding(finding) => Some(finding.kind()),
-            CheckEvent::Summary(_) => None,
-        });
-        let kinds: Vec<_> = kinds.collect();
-        if kinds.contains(&pb::FindingKind::NodeUnreachable) { Err(kinds) } else { Ok(kinds) }
-    };
-    let kinds = wait_until("the node can be checked", DEADLINE, listed).await;
-    kinds.into_iter().filter(|kind| *kind == pb::FindingKind::ChunkOfLostTime).count()
+    let found = findings(cluster, pb::CheckClusterRequest { repair: true, skip_bytes: true }).await;
+    found.iter().filter(|one| one.kind() == pb::FindingKind::ChunkOfLostTime).count()
 }
 
 /// An upload was open at the export, and its blob was acknowledged after it. For the restored metadata it was an upload

@@ -17,7 +17,7 @@ use super::finding::{Finding, FindingKind, Subject};
 use super::problem::{Problem, Repair};
 use super::rows::{Found, find};
 use crate::error::MetadataError;
-use crate::nodes::chunks::{ChunkFiles, ChunkPage, NodeError};
+use crate::nodes::chunks::{ChecksumFile, ChunkFiles, ChunkPage, NodeError};
 use crate::store::keys::{self, Garbage};
 use crate::store::records::{ReverseRecord, UploadRecord};
 
@@ -89,7 +89,8 @@ impl Check {
         Ok(self.engine().get(&keys::reverse(node, chunk)).await?.is_some())
     }
 
-    /// A chunk that nothing refers to. It may be one that is being written, or that is queued.
+    /// A chunk that nothing refers to. A young one may be an upload's that ended a moment ago, unless it was planned in a
+    /// time that an import lost.
     async fn unknown(&mut self, node: NodeId, files: ChunkFiles) -> Result<(), MetadataError> {
         let (now_ms, lease_ms) = (self.service.now_ms(), millis(self.service.tuning().upload_lease));
         let Some(drawn_ms) = files.chunk.drawn_ms() else {
@@ -97,7 +98,8 @@ impl Check {
                 (Subject::chunk(node, files.chunk), "its name is not of the kind that the metadata service draws");
             return self.report(Problem::new(FindingKind::ForeignFile, subject, detail)).await;
         };
-        if drawn_ms.saturating_add(lease_ms) <= now_ms
+        let is_lost = |file: ChecksumFile| self.service.is_kept(files.chunk, file.binding.epoch, file.binding.sequence);
+        if (drawn_ms.saturating_add(lease_ms) <= now_ms || files.checksum_file.is_some_and(is_lost))
             && let Some(lot) = self.unknown.add((node, files))
         {
             self.settle_unknown(lot).await?;
