@@ -146,9 +146,10 @@ async fn open(config: &Config, deps: &Deps, blocking: &Blocking) -> Result<Opene
         failpoint!("join.folder_created");
         let lock = folder::lock(&path)?;
         failpoint!("join.locked");
-        folder::create(&path.join(QUARANTINE))?;
         let disk = FolderDisk::open_folder(&path).map_err(ChunkError::io("open the data folder"))?;
         let file = join::open(&path, &disk, now_ms, entropy.as_ref())?;
+        // Only now: a folder that is not ours stays as it is.
+        folder::create(&path.join(QUARANTINE))?;
         Ok(Opened { lock, disk: Arc::new(disk), file })
     };
     blocking.run(job).await?

@@ -30,6 +30,19 @@ pub enum FolderError {
     /// Another process uses it.
     #[error("{} is in use by another process; stop it, or choose another folder", .0.display())]
     InUse(PathBuf),
+    /// Nothing can be written there.
+    #[error(
+        "{} cannot be written to; is it mounted read-only (the kernel does that to a disk with errors: see its log), or \
+         does it belong to another user? make it writable, then start again",
+        path.display()
+    )]
+    ReadOnly {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// IDENTITY cannot be read as one.
     #[error("{} is damaged ({problem}); restore it from a backup, do not delete it", path.display())]
     IdentityDamaged {
@@ -155,12 +168,18 @@ pub struct FolderLock(#[expect(dead_code, reason = "held for its lock")] File);
 /// Locks a folder by its file `LOCK`.
 ///
 /// # Errors
-/// [`FolderError::InUse`] when another process holds it, or [`FolderError::Io`].
+/// [`FolderError::InUse`] when another process holds it, [`FolderError::ReadOnly`], or [`FolderError::Io`].
 pub fn lock(folder: &Path) -> Result<FolderLock, FolderError> {
     let path = folder.join("LOCK");
     let mut options = OpenOptions::new();
-    let file =
-        options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io_error("open", &path))?;
+    let opened = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = opened.map_err(|source| {
+        if matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) {
+            FolderError::ReadOnly { path: folder.to_path_buf(), source }
+        } else {
+            io_error("open", &path)(source)
+        }
+    })?;
     match file.try_lock() {
         Ok(()) => Ok(FolderLock(file)),
         Err(std::fs::TryLockError::WouldBlock) => Err(FolderError::InUse(folder.to_path_buf())),
@@ -297,6 +316,14 @@ mod tests {
         assert!(matches!(lock(temporary.path()), Err(FolderError::InUse(_))));
         drop(first);
         assert!(lock(temporary.path()).is_ok());
+    }
+
+    /// `/sys` takes no files from anybody, root or not, mounted read-only or not.
+    #[test]
+    fn a_folder_that_takes_no_lock_is_told_to_be_read_only() {
+        let refused = lock(Path::new("/sys")).unwrap_err();
+        assert!(matches!(refused, FolderError::ReadOnly { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("make it writable, then start again"), "{refused}");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 )]
 
 mod basics;
+mod folders;
 mod frames;
 mod harness;
 mod inspection;

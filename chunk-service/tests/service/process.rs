@@ -24,7 +24,7 @@ impl Drop for Process {
 }
 
 /// The binary in its surroundings, told by variables; flags win over them.
-fn command(world: &World) -> Command {
+pub(crate) fn command(world: &World) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chunk-service"));
     command.env("MINI_TECTONIC_STORAGE", &world.config.storage);
     command.env("MINI_TECTONIC_METADATA", &world.config.metadata);
@@ -47,7 +47,7 @@ async fn start(world: &World) -> Process {
     Process { child, endpoint }
 }
 
-async fn run_to_end(mut command: Command) -> (Option<i32>, String) {
+pub(crate) async fn run_to_end(mut command: Command) -> (Option<i32>, String) {
     let run = tokio::task::spawn_blocking(move || command.output().unwrap());
     let output = run.await.unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
