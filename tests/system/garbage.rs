@@ -1,13 +1,14 @@
 //! Deleting, restoring and collecting over real services (I6, I7, I8, I11).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mini_tectonic_client::{Client, Reason};
 use proto::pb;
 use proto::runtime::clock::{Clock as _, ManualClock, SystemClock};
 
-use crate::cluster::{Cluster, DEADLINE, content, get, put};
+use crate::cluster::{Cluster, DEADLINE, content, get, put, put_file};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -77,6 +78,53 @@ async fn two_collectors_asked_at_once_and_a_restart_lose_nothing_that_is_needed(
     assert!(get(&client, kept_id).await == kept);
     assert_eq!(usage(&client).await.retained_blobs, 0);
     cluster.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_operators_who_ask_for_a_collection_at_once_have_nothing_done_twice() {
+    let (mut cluster, clock) = cluster().await;
+    let client = cluster.tenant("posts", pb::Quota::default()).await;
+    let empty = files(&cluster);
+    for seed in 0..10 {
+        let blob = put_file(&client, &cluster.scratch("deleted"), &content(1_000, seed)).await;
+        client.delete_blob(blob.blob_id).await.unwrap();
+    }
+    clock.advance(24 * HOUR);
+    let (one, other, changed) = (cluster.admin(), cluster.admin(), AtomicU64::new(0));
+    let collect = || async {
+        let (first, second) = tokio::join!(one.run_worker("garbage", false), other.run_worker("garbage", false));
+        for pass in [first, second] {
+            let pass = pass.unwrap().expect("it runs here");
+            changed.fetch_add(pass.changed, Ordering::SeqCst);
+        }
+        if files(&cluster) == empty { Ok(()) } else { Err(files(&cluster)) }
+    };
+    crate::wait::wait_until("garbage is gone from the disk", DEADLINE, collect).await;
+    // Of each blob: its tombstone is marked, its block taken apart, its chunk deleted.
+    assert_eq!(changed.into_inner(), 3 * 10);
+    assert_eq!(usage(&client).await, pb::Usage::default());
+}
+
+/// More blocks than a pass takes apart: between two passes the blob is neither restorable nor gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_is_being_collected_is_not_restored_and_says_so() {
+    let clock = Arc::new(ManualClock::at(SystemClock.now_ms()));
+    let builder = Cluster::builder().clock(Arc::<ManualClock>::clone(&clock));
+    let mut cluster = builder.metadata(|tuning| tuning.block_bytes_unknown_size = 256).build().await;
+    let client = cluster.tenant("posts", pb::Quota::default()).await;
+    let empty = files(&cluster);
+    let blob = put(&client, "large", &content(256 * 1_100, 1)).await.blob_id;
+    client.delete_blob(blob).await.unwrap();
+    clock.advance(24 * HOUR);
+    for _pass in 0..2 {
+        assert!(cluster.metadata().collect_garbage().await.unwrap().more, "the quota first, then the blocks");
+    }
+    let refused = client.undelete_blob(blob).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::BlobCollected), "{refused:?}");
+    cluster.restart_metadata().await;
+    assert_eq!(client.undelete_blob(blob).await.unwrap_err().reason(), Some(Reason::BlobCollected));
+    collect_until_gone(&cluster, empty).await;
+    assert_eq!(client.undelete_blob(blob).await.unwrap_err().reason(), Some(Reason::BlobNotFound));
 }
 
 #[tokio::test(flavor = "multi_thread")]
