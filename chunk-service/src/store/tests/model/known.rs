@@ -72,7 +72,7 @@ impl Known {
         *self = Self::default();
     }
 
-    /// A crash forgets writes in progress, and may tear a checksum file, which is not synced by itself.
+    /// A crash forgets writes in progress, and may tear a checksum file.
     pub(super) fn crash(&mut self) {
         self.part = None;
         self.chk_damaged |= self.acked.is_some();
