@@ -91,6 +91,12 @@ async fn a_file_of_a_later_version_is_refused_with_its_name_its_version_and_the_
     let folder = first_version();
     let (storage, metadata, chunks) =
         (folder.path().join("storage"), folder.path().join("storage/metadata"), folder.path().join("storage/chunks"));
+    // Tokens are read by a first start that goes on where another was interrupted.
+    let identity = std::fs::read(metadata.join("IDENTITY")).unwrap();
+    std::fs::remove_file(metadata.join("IDENTITY")).unwrap();
+    std::fs::write(storage.join("admin.token"), "ma2.anything\n").unwrap();
+    says(&metadata_refusal(&storage).await, "storage/admin.token");
+    std::fs::write(metadata.join("IDENTITY"), identity).unwrap();
     std::fs::write(metadata.join("cluster.key"), "mini-tectonic cluster key v2\n").unwrap();
     says(&metadata_refusal(&storage).await, "metadata/cluster.key");
     bump_identity(&metadata);

@@ -1,10 +1,12 @@
 //! Every command of the program against real services: what comes out, what does not, and how it ends.
 
+mod backup;
 #[path = "../common/mod.rs"]
 mod common;
 mod credentials;
 mod damage;
 mod fsck;
+mod workers;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::FileTypeExt as _;

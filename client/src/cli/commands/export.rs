@@ -1,9 +1,10 @@
 //! `export`: all metadata as of one moment, into a file that appears only once it has been verified to its end.
 //!
 //! Order: a temporary file beside the target (0600), every byte through the verifier, the end checked, the file synced,
-//! renamed, its folder synced. A crash leaves the old file or the new one, and perhaps a `.<name>.partial-<random>`.
+//! renamed, its folder synced. A crash leaves the old file or the new one, and perhaps a `.<name>.partial-<random>`. A
+//! device or a pipe gets the bytes as they come, like standard output.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -55,6 +56,10 @@ impl Export {
                 return Err(Failure::new(Exit::Usage, "an export is not text: send it to a file or a pipe"));
             }
             self.receive(&session, |bytes| context.out.write(bytes)).await?
+        } else if is_special(&self.output) {
+            let failed = |error: io::Error| self.unwritable(&error);
+            let mut device = OpenOptions::new().write(true).open(&self.output).map_err(failed)?;
+            self.receive(&session, |bytes| device.write_all(bytes).map_err(failed)).await?
         } else {
             let (summary, target) = self.write_file(&session).await?;
             if context.out.json() {
@@ -67,7 +72,7 @@ impl Export {
     }
 
     async fn write_file(&self, session: &Session<'_>) -> Result<(Summary, PathBuf), Failure> {
-        let failed = |error: io::Error| Failure::local(format_args!("cannot write {}", self.output.display()), &error);
+        let failed = |error: io::Error| self.unwritable(&error);
         let target = match std::fs::canonicalize(&self.output) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.output.clone(),
             found => found.map_err(failed)?,
@@ -82,6 +87,10 @@ impl Export {
         };
         publish().map_err(failed)?;
         Ok((summary, target))
+    }
+
+    fn unwritable(&self, error: &io::Error) -> Failure {
+        Failure::local(format_args!("cannot write {}", self.output.display()), error)
     }
 
     /// Hands every byte on, and verifies the whole.
@@ -118,6 +127,11 @@ impl Export {
             include_secrets: self.include_secrets,
         }
     }
+}
+
+/// A device or a pipe, which is written to as it is: nothing may be renamed into its place.
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 fn partial(target: &Path, folder: &Path) -> io::Result<NamedTempFile> {
