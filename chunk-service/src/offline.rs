@@ -68,10 +68,11 @@ impl ChunkFolder {
     /// # Errors
     /// [`ChunkError`]: not there, in use, damaged, of a newer version, or of a node that never joined.
     pub fn open(path: &Path) -> Result<Self, ChunkError> {
+        let problem = "it is not there: no chunk service has ever finished its first start with this folder";
+        let foreign = ChunkError::NodeKey { path: path.join("node.key"), problem };
+        // Nothing is written to a folder before it is known to be a node's; that includes its lock.
+        let node = NodeFile::read(path)?.filter(|file| file.membership.is_some()).ok_or(foreign)?.node;
         let lock = folder::lock(path)?;
-        let unfinished =
-            ChunkError::NodeKey { path: path.join("node.key"), problem: "no node has joined with this folder" };
-        let node = NodeFile::read(path)?.filter(|file| file.membership.is_some()).ok_or(unfinished)?.node;
         let disk = FolderDisk::open_folder(path).map_err(ChunkError::io("open the data folder"))?;
         let (tuning, tasks) = (Tuning::default(), TaskGroup::new());
         let blocking = Blocking::new(tuning.disk_threads, tasks.broken_signal());

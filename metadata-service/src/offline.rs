@@ -1,6 +1,8 @@
 //! The metadata of a storage folder without a service: for checks of a folder that nobody uses.
 //!
-//! Nothing is initialised: a folder that no first start has finished is refused. The folder is locked as a service locks
+//! Nothing is initialised: a folder that no first start has finished is refused, and nothing is written to it. One of ours
+//! is opened as a start opens it, which writes: its lock, and what the engine's recovery leaves. So it cannot be on a
+//! read-only file system. The folder is locked as a service locks
 //! it, so neither can come while the other is there. No worker runs.
 
 use std::path::Path;

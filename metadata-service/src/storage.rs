@@ -116,9 +116,21 @@ pub async fn open(storage: &Path, opening: Opening<'_>) -> Result<Storage, Start
 /// # Errors
 /// [`StartError`].
 pub async fn open_finished(storage: &Path, opening: Opening<'_>) -> Result<Storage, StartError> {
+    // Nothing is written to a folder before it is known to be ours; that includes its lock.
     let paths = Paths::of(storage);
+    if !paths.metadata.is_dir() {
+        let problem = "is not there, or not a folder; if it was lost, restore an export with 'mini-tectonic-rs import'";
+        return inconsistent(&paths.metadata, problem);
+    }
     if Identity::read(&paths.metadata, ROLE)?.is_none() {
-        return inconsistent(&paths.metadata, "holds no finished metadata (there is no IDENTITY in it)");
+        let problem = "has no IDENTITY: no metadata service has ever finished its first start with this folder, or its \
+                       disk is not mounted";
+        return inconsistent(&paths.metadata, problem);
+    }
+    if !SledEngine::has_database(&paths.metadata)? {
+        let problem = "has an IDENTITY but no database (there is no file db in it); restore an export with \
+                       'mini-tectonic-rs import', or the folder from a copy of its disk";
+        return inconsistent(&paths.metadata, problem);
     }
     open(storage, opening).await
 }

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::limits::MIB;
+use proto::runtime::folder::FolderError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -87,6 +88,14 @@ impl SledEngine {
     /// [`EngineError::Failed`], also when another process has it open.
     pub fn open(folder: &Path, options: &SledOptions) -> Result<Self, EngineError> {
         Self::open_with(folder, options, Box::new(|log| log), None)
+    }
+
+    /// Whether a folder holds a database.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn has_database(folder: &Path) -> Result<bool, FolderError> {
+        files::has_log(folder)
     }
 
     /// As [`Self::open`], with the log's sync wrapped and the disk's free space told by someone else.

@@ -39,6 +39,15 @@ pub(super) fn prepare(folder: &Path) -> Result<(), FolderError> {
     folder::sync_folder(folder)
 }
 
+/// Whether there is a log: without one there is no database.
+///
+/// # Errors
+/// [`FolderError::Io`].
+pub(super) fn has_log(folder: &Path) -> Result<bool, FolderError> {
+    let path = folder.join(LOG);
+    path.try_exists().map_err(|source| FolderError::Io { action: "look for", path, source })
+}
+
 fn remove_half_snapshots(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;

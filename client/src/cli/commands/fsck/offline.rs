@@ -1,5 +1,6 @@
 //! A check of a storage folder without any service: both folders are locked, so that none can start meanwhile.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,6 +37,16 @@ pub(super) async fn check(context: &Context, storage: &Path, options: pb::CheckC
 }
 
 fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let is_read_only = causes.any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
+    });
+    if is_read_only {
+        return Failure::local(what, error).hint(
+            "the file system is mounted read-only, and a check has to lock the folder and to let the engine recover; copy \
+             the folder to another disk and check the copy, or mount it writable",
+        );
+    }
     Failure::local(what, error).hint(
         "fsck --storage needs a storage folder with metadata/ and chunks/ that no service is using; to check running \
          services leave --storage away",

@@ -16,6 +16,7 @@ pub(super) struct Report<'a> {
     unreachable: u64,
     uncounted: u64,
     left: u64,
+    of_lost_time: u64,
     repairable: u64,
 }
 
@@ -51,7 +52,7 @@ struct SummaryJson(#[serde(with = "SummaryFields")] pb::CheckSummary);
 
 impl<'a> Report<'a> {
     pub(super) fn new(context: &'a Context, repair: bool) -> Self {
-        Self { context, repair, lost: 0, unreachable: 0, uncounted: 0, left: 0, repairable: 0 }
+        Self { context, repair, lost: 0, unreachable: 0, uncounted: 0, left: 0, of_lost_time: 0, repairable: 0 }
     }
 
     /// Tells of a finding.
@@ -100,6 +101,7 @@ impl<'a> Report<'a> {
             | pb::FindingKind::RowOrphaned
             | pb::FindingKind::ChunkOfLostTime => {
                 self.left += u64::from(!finding.repaired);
+                self.of_lost_time += u64::from(finding.kind() == pb::FindingKind::ChunkOfLostTime);
                 self.repairable += u64::from(!finding.repaired && !finding.repair.is_empty());
             }
         }
@@ -124,7 +126,7 @@ impl<'a> Report<'a> {
     /// How the command ends.
     pub(super) fn verdict(self) -> Result<(), Failure> {
         if self.lost > 0 {
-            let message = format!("data are lost: {} chunks of committed blobs are gone or damaged", self.lost);
+            let message = format!("data are lost; chunks of committed blobs that are gone or damaged: {}", self.lost);
             return Err(Failure::new(Exit::DataLoss, message).hint(
                 "the files stay where they are; restore their bytes from a copy of the disk, or put the blobs again from \
                  their source and delete the damaged ones",
@@ -140,13 +142,18 @@ impl<'a> Report<'a> {
         }
         if self.left > 0 {
             let hint = match (self.repairable, self.repair) {
+                (0, _) if self.of_lost_time == self.left => {
+                    "all are chunks that were written after the export that was imported, and no blob refers to them; \
+                     'fsck --after-restore keep' lets them stay, 'fsck --after-restore discard' lets them be collected"
+                        .to_owned()
+                }
                 (0, _) => {
                     "nothing of this can be repaired without guessing; each finding says what it is about".to_owned()
                 }
                 (_, true) => "run it once more: something changed while it was repaired".to_owned(),
-                (repairable, false) => format!("{repairable} of these would be repaired by --repair"),
+                (repairable, false) => format!("--repair would repair {repairable} of these"),
             };
-            return Err(Failure::new(Exit::Other, format!("{} findings are not repaired", self.left)).hint(hint));
+            return Err(Failure::new(Exit::Other, format!("findings that are not repaired: {}", self.left)).hint(hint));
         }
         Ok(())
     }
