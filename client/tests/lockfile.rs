@@ -17,7 +17,11 @@ const FLOORS: &[(&str, [u64; 3], &str)] = &[
     ("thread_local", [1, 1, 4], "RUSTSEC-2022-0006: a race in its iterator"),
     ("tokio", [1, 44, 2], "RUSTSEC-2025-0023: a broadcast cloned values without synchronisation"),
     ("tonic", [0, 14, 3], "releases before it were never tried here"),
-    ("tracing-subscriber", [0, 3, 20], "RUSTSEC-2025-0055: a caller's escape sequences reached the operator's terminal"),
+    (
+        "tracing-subscriber",
+        [0, 3, 20],
+        "RUSTSEC-2025-0055: a caller's escape sequences reached the operator's terminal",
+    ),
 ];
 
 fn version(text: &str) -> [u64; 3] {

@@ -15,8 +15,8 @@
 //! printing what was read from it gives the same bytes; so there is exactly one text for each content, and every
 //! truncated or changed byte is noticed.
 //!
-//! A later version may say anything behind its first line, except what would be a whole file of this one with another
-//! number in it: that is taken for damage to the number. A file of a later version is never written over, moved or taken
+//! Every later version keeps the form of the first line and of the last, whatever it says between them: so a file of
+//! such a version is told from one of this version whose number was damaged. It is never written over, moved or taken
 //! for a left-over by this program, which cannot know what it says; only a delete of its chunk removes it.
 //!
 //! Line 2 binds the sums to the chunk's place, so that two files that were swapped do not verify (I2). The file is
@@ -78,7 +78,7 @@ impl Chk {
         }
         line(format_args!("\n{sha256}  {chunk}.blob\n"));
         let crc = crc32c(text.as_bytes());
-        text.push_str(&format!("# end crc32c={crc:08x}\n"));
+        text.push_str(&last_line(crc));
         text
     }
 
@@ -128,14 +128,18 @@ impl Chk {
     }
 }
 
-/// The version of a file that is later than this program's.
+/// The version of a whole file that is later than this program's.
 fn later_version(bytes: &[u8]) -> Option<u32> {
-    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
-    let (first, rest) = bytes.split_at(end);
-    let number = std::str::from_utf8(first).ok()?.strip_prefix(FIRST_WORDS)?;
+    let text = std::str::from_utf8(bytes).ok()?;
+    let number = text.lines().next()?.strip_prefix(FIRST_WORDS)?;
     let found: u32 = number.parse().ok().filter(|found: &u32| found.to_string() == number)?;
-    let with_our_number = [format!("{FIRST_WORDS}{VERSION}").as_bytes(), rest].concat();
-    (found > VERSION && Chk::parse_known(&with_our_number).is_none()).then_some(found)
+    let (before, _last_line) = text.split_at_checked(text.len().checked_sub(last_line(0).len())?)?;
+    (found > VERSION && text == format!("{before}{}", last_line(crc32c(before.as_bytes())))).then_some(found)
+}
+
+/// The last line of a file, over the sum of all bytes before it.
+fn last_line(crc: u32) -> String {
+    format!("# end crc32c={crc:08x}\n")
 }
 
 fn read_pieces(list: &str) -> Option<Vec<u32>> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proto::capability::ChunkBinding;
+use proto::checksum::crc32c;
 use proto::error::Reason;
 use proto::pb::ChunkCondition;
 
@@ -95,8 +96,9 @@ async fn what_was_committed_counts_also_when_the_files_of_two_chunks_were_swappe
 async fn a_checksum_file_of_a_later_version_is_named_and_left_as_it_is() {
     let (mut world, bytes) = (World::start().await, pattern(100_000));
     let place = world.put(&bytes).await;
-    let later = "# mini-tectonic chunk v2\nwhatever a later version says\n";
-    damage(&world.chk_path(&place), |chk| *chk = later.into());
+    let said = "# mini-tectonic chunk v2\nwhatever a later version says\n";
+    let later = format!("{said}# end crc32c={:08x}\n", crc32c(said.as_bytes()));
+    damage(&world.chk_path(&place), |chk| *chk = later.clone().into());
     let (client, may_verify) = (world.client().await, world.peer.may_verify(place, &bytes));
     let told = client.verify(&place, &may_verify, true).await.unwrap();
     assert_eq!(told.condition(), ChunkCondition::ChecksumFileTooNew);

@@ -1,3 +1,4 @@
+use proto::checksum::crc32c;
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -155,7 +156,8 @@ async fn a_repair_that_cannot_read_the_bytes_leaves_everything_as_it_was() {
 async fn a_checksum_file_of_a_later_version_is_told_and_never_touched() {
     let (world, place, bytes) = (World::new(), place(1), pattern(1_000, 1));
     world.put_sealed(place, &bytes).await;
-    let later = b"# mini-tectonic chunk v2\nwhatever it says\n".to_vec();
+    let said = "# mini-tectonic chunk v2\nwhatever it says\n";
+    let later = format!("{said}# end crc32c={:08x}\n", crc32c(said.as_bytes())).into_bytes();
     world.disk.damage(&chk(&place), |content| content.clone_from(&later));
     let before = world.disk.names();
     let told = verify(&world, place, &bytes, true).await;
