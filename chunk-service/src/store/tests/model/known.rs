@@ -36,7 +36,7 @@ pub(super) struct Known {
     pub(super) part: Option<(usize, usize)>,
     /// Contents whose writes, or deletes, failed: they may turn out to be there.
     pub(super) perhaps: BTreeSet<usize>,
-    /// Contents whose deletes failed: a crash may bring them back although a look found nothing before.
+    /// Contents of writes and deletes that failed: a crash may bring them back although a look found nothing before.
     pub(super) undeleted: BTreeSet<usize>,
     /// Its files were changed behind the store's back.
     pub(super) blob_damaged: bool,
@@ -71,6 +71,7 @@ impl Known {
     /// A left-over of an open block was cleared away: whoever has no receipt begins anew.
     pub(super) fn clear(&mut self) {
         assert!(!self.sealed);
+        self.undeleted.extend(&self.perhaps);
         *self = Self { undeleted: std::mem::take(&mut self.undeleted), ..Self::default() };
     }
 
