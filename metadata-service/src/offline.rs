@@ -56,6 +56,7 @@ impl Offline {
             clock: Arc::clone(&deps.clock),
             entropy: Arc::clone(&deps.entropy),
             tasks: TaskGroup::new(),
+            admin_token: None,
         });
         Ok(Self { service, engine, lock })
     }

@@ -139,6 +139,7 @@ async fn start_on(
         clock: Arc::clone(&deps.clock),
         entropy: Arc::clone(&deps.entropy),
         tasks: tasks.clone(),
+        admin_token: Some(paths.admin_token.clone()),
     });
     let unreadable = |source| StartError::Engine { folder: paths.metadata.clone(), source };
     workers::load(&service).await.map_err(unreadable)?;

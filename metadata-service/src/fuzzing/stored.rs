@@ -76,7 +76,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         encode(&NodeRecord { endpoint: "http://a:1".to_owned(), failure_domain: "rack".to_owned(), create_ms: 1 }),
         encode(&tenant()),
         encode(&UsageRecord { used_bytes: 1, used_blobs: 2, ..UsageRecord::default() }),
-        encode(&TokenRecord { holder: Holder::Join(Some(node_id())), secret_sha256: Sha256::of(b"s") }),
+        encode(&TokenRecord::new(Holder::Join(Some(node_id())), Sha256::of(b"s"))),
         encode(&RequestRecord { fingerprint: Sha256::of(b"f"), object: vec![1, 2], expire_ms: 3 }),
         encode(&upload()),
         encode(&GarbageRecord { tenant: tenant_id(), first_block: 3 }),
@@ -172,7 +172,7 @@ fn tenant() -> TenantRecord {
     let token = TokenKeyId::generate(&entropy());
     let quota = Quota { max_bytes: Some(1), max_blobs: None };
     let traffic_class = TrafficClass::Gold;
-    TenantRecord { create_ms: 1, quota, traffic_class, token, previous_token: Some(token) }
+    TenantRecord { previous_token: Some(token), ..TenantRecord::new(1, quota, traffic_class, token) }
 }
 
 fn upload() -> UploadRecord {
@@ -207,6 +207,7 @@ fn remakes(made: Option<Vec<u8>>, key: &[u8]) {
 /// What is read from a key makes the same key.
 fn parse_key(key: &[u8]) {
     remakes(keys::tenant_of(key).map(|tenant| keys::tenant(&tenant)), key);
+    remakes(keys::token_of(key).map(keys::token), key);
     remakes(keys::usage_of(key).map(|tenant| keys::usage(&tenant)), key);
     remakes(keys::upload_of(key).map(|(tenant, blob)| keys::upload(&tenant, blob)), key);
     remakes(keys::node_of(key).map(keys::node), key);

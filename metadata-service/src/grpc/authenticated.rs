@@ -12,10 +12,10 @@ use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
-use crate::auth::{Access, Authenticator, access_of, bearer};
+use crate::auth::{Access, Authenticator, Caller, access_of, bearer};
 use crate::error::MetadataError;
 
-/// A service whose calls come with the [`Principal`](crate::auth::Principal) among their extensions, or not at all.
+/// A service whose calls come with the [`Caller`] among their extensions, or not at all.
 #[derive(Debug, Clone)]
 pub struct Authenticated<S> {
     inner: S,
@@ -56,8 +56,8 @@ where
         let token = bearer(request.headers().get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()));
         Box::pin(async move {
             match authenticate(&authenticator, access, token).await {
-                Ok(principal) => {
-                    request.extensions_mut().insert(principal);
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
                     inner.call(request).await
                 }
                 Err(error) => Ok(to_status(&error).into_http()),
@@ -70,8 +70,8 @@ async fn authenticate(
     authenticator: &Authenticator,
     access: Access,
     token: Result<Token, MetadataError>,
-) -> Result<crate::auth::Principal, MetadataError> {
-    let principal = authenticator.principal(&token?).await?;
-    access.check(&principal)?;
-    Ok(principal)
+) -> Result<Caller, MetadataError> {
+    let caller = authenticator.caller(&token?).await?;
+    access.check(&caller)?;
+    Ok(caller)
 }

@@ -96,6 +96,20 @@ impl ClusterService for ClusterHandlers {
         answer(self.service.end_restore(lost_time).await)
     }
 
+    async fn rotate_admin_token(
+        &self,
+        request: Request<pb::RotateAdminTokenRequest>,
+    ) -> Answer<pb::RotateAdminTokenResponse> {
+        answer(self.service.rotate_admin_token(command(request)?).await)
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<pb::CreateJoinTokenRequest>,
+    ) -> Answer<pb::CreateJoinTokenResponse> {
+        answer(self.service.create_join_token(command(request)?).await)
+    }
+
     async fn check_cluster(&self, request: Request<pb::CheckClusterRequest>) -> Answer<Self::CheckClusterStream> {
         Ok(Response::new(check_stream::start(&self.service, command(request)?)))
     }

@@ -4,7 +4,7 @@ use proto::pb;
 use proto::pb::metadata_service_server::MetadataService;
 use tonic::{Request, async_trait};
 
-use super::convert::{ListBlobs, ListTenants};
+use super::convert::{ListBlobs, ListTenants, RotateTenantToken};
 use super::{Answer, answer, command};
 use crate::service::Service;
 
@@ -48,8 +48,29 @@ impl MetadataService for MetadataHandlers {
         &self,
         request: Request<pb::RotateTenantTokenRequest>,
     ) -> Answer<pb::RotateTenantTokenResponse> {
-        let (request, tenant) = command(request)?;
-        answer(self.service.rotate_token(request, tenant).await)
+        let RotateTenantToken { request, tenant, expire_ms } = command(request)?;
+        answer(self.service.rotate_token(request, tenant, expire_ms).await)
+    }
+
+    async fn create_tenant_token(
+        &self,
+        request: Request<pb::CreateTenantTokenRequest>,
+    ) -> Answer<pb::CreateTenantTokenResponse> {
+        answer(self.service.create_tenant_token(command(request)?).await)
+    }
+
+    async fn list_tenant_tokens(
+        &self,
+        request: Request<pb::ListTenantTokensRequest>,
+    ) -> Answer<pb::ListTenantTokensResponse> {
+        answer(self.service.list_tenant_tokens(&command(request)?).await)
+    }
+
+    async fn revoke_tenant_token(
+        &self,
+        request: Request<pb::RevokeTenantTokenRequest>,
+    ) -> Answer<pb::RevokeTenantTokenResponse> {
+        answer(self.service.revoke_tenant_token(command(request)?).await)
     }
 
     async fn start_upload(&self, request: Request<pb::StartUploadRequest>) -> Answer<pb::StartUploadResponse> {

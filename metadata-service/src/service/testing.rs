@@ -47,7 +47,18 @@ fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
         entropy: Arc::clone(&entropy),
     };
     let chunk_nodes = Arc::new(NodeLink::new(mint.clone()));
-    Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks: TaskGroup::new() }
+    Parts {
+        engine,
+        cluster,
+        tuning,
+        registry,
+        mint,
+        chunk_nodes,
+        clock,
+        entropy,
+        tasks: TaskGroup::new(),
+        admin_token: None,
+    }
 }
 
 /// Puts bytes under a key that are no record.

@@ -14,6 +14,7 @@ mod damage;
 mod lifecycle;
 mod nodes;
 mod tenants;
+mod tokens;
 mod uploads;
 mod workers;
 mod world;

@@ -389,6 +389,7 @@ fn service(
         clock: Arc::<ManualClock>::clone(clock),
         entropy,
         tasks: TaskGroup::new(),
+        admin_token: None,
     })
 }
 

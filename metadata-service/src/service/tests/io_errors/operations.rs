@@ -109,7 +109,9 @@ pub(super) const OPERATIONS: [Operation; 35] = [
     Operation {
         name: "RotateToken",
         effect: Effect::Frees,
-        run: |s| Box::pin(async move { s.service.rotate_token(request("freeing"), s.tenant.clone()).await.map(drop) }),
+        run: |s| {
+            Box::pin(async move { s.service.rotate_token(request("freeing"), s.tenant.clone(), None).await.map(drop) })
+        },
     },
     Operation {
         name: "CommitUpload",
