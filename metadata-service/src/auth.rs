@@ -24,6 +24,8 @@ pub enum Principal {
     Join(TokenKeyId),
     /// A node.
     Node(NodeId),
+    /// Whoever it is, while authentication is off: a tenant that the request names.
+    Anyone,
 }
 
 /// Who calls, and what the credential allows.
@@ -31,8 +33,8 @@ pub enum Principal {
 pub struct Caller {
     /// Who.
     pub principal: Principal,
-    /// The credential's name.
-    pub key_id: TokenKeyId,
+    /// The credential's name; `None` while authentication is off.
+    pub key_id: Option<TokenKeyId>,
     /// What it is good for; means something for a tenant only.
     pub scopes: Scopes,
     /// When it ends, if it does.
@@ -114,7 +116,9 @@ impl Access {
         let principal = &caller.principal;
         let (fits, need) = match self {
             Self::Admin => (matches!(principal, Principal::Admin), "it needs the admin token"),
-            Self::Tenant(_) => (matches!(principal, Principal::Tenant(_)), "it needs a tenant's token"),
+            Self::Tenant(_) => {
+                (matches!(principal, Principal::Tenant(_) | Principal::Anyone), "it needs a tenant's token")
+            }
             Self::AdminOrTenant(_) => (
                 matches!(principal, Principal::Admin | Principal::Tenant(_)),
                 "it needs the admin token or the tenant's own",
@@ -132,7 +136,7 @@ impl Access {
                 let missing = needed.missing_in(caller.scopes);
                 if missing.is_empty() { Ok(()) } else { Err(MetadataError::TokenScopes(missing)) }
             }
-            Principal::Admin | Principal::Join(_) | Principal::Node(_) => Ok(()),
+            Principal::Admin | Principal::Join(_) | Principal::Node(_) | Principal::Anyone => Ok(()),
         }
     }
 }
@@ -167,6 +171,26 @@ impl Authenticator {
         Self { service }
     }
 
+    /// Who may make the call: whoever has the token for it. While authentication is off, the operator's calls are
+    /// everybody's and so are those of each tenant that a request names; nodes keep to their tokens, which say which
+    /// they are.
+    ///
+    /// # Errors
+    /// As [`bearer`], [`Self::caller`] and [`Access::check`].
+    pub async fn admit(&self, access: Access, token: Result<Token, MetadataError>) -> Result<Caller, MetadataError> {
+        let unasked = match access {
+            Access::Admin | Access::AdminOrTenant(_) => Some(Principal::Admin),
+            Access::Tenant(_) => Some(Principal::Anyone),
+            Access::Join | Access::Node => None,
+        };
+        if let Some(principal) = unasked.filter(|_principal| self.service.tuning().insecure_no_auth) {
+            return Ok(Caller { principal, key_id: None, scopes: Scopes::ALL, expire_ms: None });
+        }
+        let caller = self.caller(&token?).await?;
+        access.check(&caller)?;
+        Ok(caller)
+    }
+
     /// Whose token it is, and what it allows now, by this service's clock.
     ///
     /// # Errors
@@ -182,7 +206,7 @@ impl Authenticator {
         if expired {
             return Err(MetadataError::TokenExpired);
         }
-        Ok(Caller { principal, key_id: token.key_id, scopes, expire_ms })
+        Ok(Caller { principal, key_id: Some(token.key_id), scopes, expire_ms })
     }
 }
 
@@ -218,12 +242,7 @@ mod tests {
 
     #[test]
     fn a_token_without_a_scope_is_refused_by_the_name_of_what_is_missing() {
-        let caller = |principal, scopes| Caller {
-            principal,
-            key_id: Token::generate(TokenKind::Tenant, &SeededEntropy::new(1)).key_id,
-            scopes,
-            expire_ms: None,
-        };
+        let caller = |principal, scopes| Caller { principal, key_id: None, scopes, expire_ms: None };
         let tenant = || Principal::Tenant("posts".parse().unwrap());
         for needed in [Scopes::READ, Scopes::WRITE, Scopes::DELETE, Scopes::LIST] {
             for held in [Scopes::READ, Scopes::WRITE, Scopes::DELETE, Scopes::LIST] {

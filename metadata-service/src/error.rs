@@ -331,6 +331,11 @@ pub enum StartError {
         "refusing to listen on {0}: tokens would travel unencrypted; use a loopback address, or say --allow-plaintext-network"
     )]
     PlaintextNetwork(std::net::SocketAddr),
+    /// The address can be reached from other machines, and nobody would be asked for a token.
+    #[error(
+        "refusing to listen on {0} with --insecure-no-auth: without authentication only a loopback address is served"
+    )]
+    NoAuthNetwork(std::net::SocketAddr),
     /// A setting makes no sense.
     #[error("{0}")]
     Setting(&'static str),

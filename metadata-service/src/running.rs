@@ -94,6 +94,12 @@ pub async fn start(
 }
 
 fn check_address(config: &Config, address: SocketAddr) -> Result<(), StartError> {
+    if config.tuning.insecure_no_auth {
+        if !address.ip().is_loopback() {
+            return Err(StartError::NoAuthNetwork(address));
+        }
+        tracing::warn!(%address, "authentication is off: whoever reaches this address may read, change and delete all");
+    }
     if address.ip().is_loopback() {
         return Ok(());
     }

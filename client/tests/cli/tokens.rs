@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::common::{User, run_to_end, user_with_services};
+use crate::common::{Serve, User, run_to_end, user_with_services};
 
 fn with_token(user: &User, token: &str, line: &str) -> crate::common::Ended {
     let mut command = user.command();
@@ -12,7 +12,7 @@ fn with_token(user: &User, token: &str, line: &str) -> crate::common::Ended {
 }
 
 fn mode(path: &Path) -> u32 {
-    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    std::fs::metadata(path).expect("the file is there").permissions().mode() & 0o777
 }
 
 #[test]
@@ -109,4 +109,21 @@ fn a_join_token_is_shown_or_written_to_a_private_file() {
     assert_eq!(mode(&user.path("node.token")), 0o600);
     assert_ne!(std::fs::read(&used).unwrap(), std::fs::read(user.path("node.token")).unwrap());
     assert!(user.line("token create --join").ok().starts_with("mj1."));
+}
+
+#[test]
+fn without_authentication_anybody_may_do_anything_and_status_says_so() {
+    let user = User::of("http://127.0.0.1:1");
+    let free = ["--metadata-listen", "127.0.0.1:0", "--chunk-listen", "127.0.0.1:0", "--insecure-no-auth"];
+    let serve = Serve::start_with(&user, &user.path("storage"), &free);
+    let stranger = User::of(&serve.metadata);
+    with_token(&stranger, "none", "register-tenant -q -t posts").ok();
+    stranger.file("in", b"hello");
+    let id = with_token(&stranger, "none", "put -t posts -f in").ok();
+    assert_eq!(with_token(&stranger, "none", &format!("get -t posts -b {id}")).ok(), "hello");
+    assert!(with_token(&stranger, "none", "status").ok().contains("authentication is off"));
+    let log = std::fs::read_to_string(user.path("serve.log")).unwrap();
+    assert!(log.contains("authentication is off"));
+    let open = "serve --storage other --metadata-listen 0.0.0.0:0 --insecure-no-auth --allow-plaintext-network";
+    stranger.line(open).failed(1, &["refusing to listen", "--insecure-no-auth"]);
 }

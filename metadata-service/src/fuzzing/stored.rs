@@ -12,8 +12,8 @@ use crate::store::keys;
 use crate::store::records::{
     BlobRecord, BlockRecord, BlockSums, ChunkRecord, ClusterRecord, Damage, DamageRecord, DeletedRecord, Description,
     Encoding, ExtentRecord, GarbageChunkRecord, GarbageRecord, Holder, NameRecord, NodeRecord, Quota, Record,
-    RequestRecord, RestoreEnd, RestoreRecord, RetainedRecord, ReverseRecord, Scopes, TenantRecord, TokenRecord, TrafficClass,
-    UploadRecord, UploadState, UsageRecord, WorkerRecord, decode, encode,
+    RequestRecord, RestoreEnd, RestoreRecord, RetainedRecord, ReverseRecord, Scopes, TenantRecord, TokenRecord,
+    TrafficClass, UploadRecord, UploadState, UsageRecord, WorkerRecord, decode, encode,
 };
 
 type Check = fn(&[u8]);
@@ -172,7 +172,11 @@ fn tenant() -> TenantRecord {
     let token = TokenKeyId::generate(&entropy());
     let quota = Quota { max_bytes: Some(1), max_blobs: None };
     let traffic_class = TrafficClass::Gold;
-    TenantRecord { previous_token: Some(token), more_tokens: vec![token; 2], ..TenantRecord::new(1, quota, traffic_class, token) }
+    TenantRecord {
+        previous_token: Some(token),
+        more_tokens: vec![token; 2],
+        ..TenantRecord::new(1, quota, traffic_class, token)
+    }
 }
 
 fn token() -> TokenRecord {

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use proto::status::to_status;
-use proto::token::Token;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
@@ -12,10 +11,9 @@ use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
-use crate::auth::{Access, Authenticator, Caller, access_of, bearer};
-use crate::error::MetadataError;
+use crate::auth::{Authenticator, access_of, bearer};
 
-/// A service whose calls come with the [`Caller`] among their extensions, or not at all.
+/// A service whose calls come with the [`Caller`](crate::auth::Caller) among their extensions, or not at all.
 #[derive(Debug, Clone)]
 pub struct Authenticated<S> {
     inner: S,
@@ -55,7 +53,7 @@ where
         let authenticator = self.authenticator.clone();
         let token = bearer(request.headers().get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()));
         Box::pin(async move {
-            match authenticate(&authenticator, access, token).await {
+            match authenticator.admit(access, token).await {
                 Ok(caller) => {
                     request.extensions_mut().insert(caller);
                     inner.call(request).await
@@ -64,14 +62,4 @@ where
             }
         })
     }
-}
-
-async fn authenticate(
-    authenticator: &Authenticator,
-    access: Access,
-    token: Result<Token, MetadataError>,
-) -> Result<Caller, MetadataError> {
-    let caller = authenticator.caller(&token?).await?;
-    access.check(&caller)?;
-    Ok(caller)
 }

@@ -247,7 +247,7 @@ async fn an_admin_token_that_was_moved_away_is_not_written_again() {
     let file = world.running().admin_token_path().to_path_buf();
     std::fs::remove_file(&file).unwrap();
     assert!(!rotate_admin(&world, &first, None).await.unwrap().file_written);
-    assert!(!file.exists());
+    assert!(!file.try_exists().unwrap());
 }
 
 /// A rotation was durable, but the machine stopped before the file was written: the file's token was about to end, and
@@ -262,8 +262,7 @@ async fn the_next_start_writes_the_admin_token_that_a_crash_kept_from_its_file()
     let second = rotate_admin(&world, &first, None).await.unwrap().token;
     let request = pb::RotateAdminTokenRequest::default();
     let third = world.cluster(&second).rotate_admin_token(request).await.unwrap().into_inner().token;
-    std::fs::write(&file, &first).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    proto::runtime::folder::publish(&file, first.as_bytes()).unwrap();
     world.restart().await;
     assert_eq!(world.admin_token().trim_end(), third, "two rotations later");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -294,4 +293,43 @@ async fn a_join_token_of_the_admins_is_good_for_one_node_and_for_its_time() {
     let by_tenant = world.tenant("posts").await;
     let refused = world.cluster(&by_tenant).create_join_token(pb::CreateJoinTokenRequest::default()).await;
     assert_eq!(reason(refused), Reason::ScopeMissing);
+}
+
+#[tokio::test]
+async fn without_authentication_the_request_says_which_tenant_and_nodes_keep_to_their_tokens() {
+    let mut world = World::new().await;
+    let posts = world.tenant("posts").await;
+    world.restart_with(|tuning| tuning.insecure_no_auth = true).await;
+    let node = world.node().await;
+    let list = async |tenant_id: &str, token: &str| {
+        let request = pb::ListBlobsRequest { tenant_id: tenant_id.to_owned(), ..Default::default() };
+        world.metadata(token).list_blobs(request).await.map(drop)
+    };
+    for token in ["nonsense", &posts] {
+        list("posts", token).await.unwrap();
+        assert_eq!(reason(list("", token).await), Reason::FieldInvalid);
+    }
+    let path = "/minitectonic.v1.ClusterService/GetClusterStatus";
+    call(&world, path, &[]).await.unwrap();
+    let status = world.cluster("x").get_cluster_status(pb::GetClusterStatusRequest {}).await.unwrap().into_inner();
+    assert!(status.warnings.iter().any(|warning| warning.contains("authentication is off")), "{:?}", status.warnings);
+    // The admin's request ids and each tenant's are apart, as ever.
+    let start = async |tenant_id: &str| {
+        let request = pb::StartUploadRequest {
+            tenant_id: tenant_id.to_owned(),
+            request_id: "r".to_owned(),
+            size_bytes: Some(1),
+            ..Default::default()
+        };
+        world.metadata("x").start_upload(request).await.map(|started| started.into_inner().upload.unwrap().blob_id)
+    };
+    world.tenant("images").await;
+    assert_ne!(start("posts").await.unwrap(), start("images").await.unwrap());
+    assert_eq!(start("posts").await.unwrap(), start("posts").await.unwrap());
+    assert_eq!(reason(start("nobody").await), Reason::TenantNotFound);
+    assert_eq!(reason(world.cluster("x").heartbeat(node.heartbeat()).await), Reason::TokenInvalid);
+    assert_eq!(reason(rotate_admin(&world, "x", None).await), Reason::ScopeMissing);
+    node.beat(&world).await.unwrap();
+    world.restart_with(|tuning| tuning.insecure_no_auth = false).await;
+    assert_eq!(reason(call(&world, path, &[]).await), Reason::TokenMissing);
 }

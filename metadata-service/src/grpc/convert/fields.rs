@@ -31,7 +31,11 @@ pub(super) fn text(field: &'static str, text: String, bytes_max: usize) -> Resul
 
 /// The caller's own tenant; a request may name it, but no other (I9).
 pub(super) fn own_tenant(caller: &Caller, named: &str) -> Result<TenantId, MetadataError> {
-    let Principal::Tenant(own) = &caller.principal else { return Err(NOT_FOR) };
+    let own = match &caller.principal {
+        Principal::Tenant(own) => own,
+        Principal::Anyone => return id("tenant_id", named),
+        Principal::Admin | Principal::Join(_) | Principal::Node(_) => return Err(NOT_FOR),
+    };
     if named.is_empty() {
         return Ok(own.clone());
     }
@@ -44,8 +48,14 @@ pub(super) fn tenant(caller: &Caller, named: &str) -> Result<TenantId, MetadataE
     match &caller.principal {
         Principal::Admin => id("tenant_id", named),
         Principal::Tenant(_) => own_tenant(caller, named),
-        Principal::Join(_) | Principal::Node(_) => Err(NOT_FOR),
+        Principal::Join(_) | Principal::Node(_) | Principal::Anyone => Err(NOT_FOR),
     }
+}
+
+/// The request id of a tenant's own call.
+pub(super) fn own_request(tenant: &TenantId, request_id: String) -> Result<RequestId, MetadataError> {
+    let id = text("request_id", request_id, limits::REQUEST_ID_BYTES_MAX)?;
+    Ok(RequestId { scope: RequestScope::Tenant(tenant.clone()), id })
 }
 
 /// The request id, in the scope of who sent it.
@@ -53,7 +63,7 @@ pub(super) fn request(caller: &Caller, request_id: String) -> Result<RequestId, 
     let scope = match &caller.principal {
         Principal::Admin => RequestScope::Admin,
         Principal::Tenant(tenant) => RequestScope::Tenant(tenant.clone()),
-        Principal::Join(_) | Principal::Node(_) => return Err(NOT_FOR),
+        Principal::Join(_) | Principal::Node(_) | Principal::Anyone => return Err(NOT_FOR),
     };
     Ok(RequestId { scope, id: text("request_id", request_id, limits::REQUEST_ID_BYTES_MAX)? })
 }
@@ -62,7 +72,7 @@ pub(super) fn request(caller: &Caller, request_id: String) -> Result<RequestId, 
 pub(super) fn node(caller: &Caller) -> Result<NodeId, MetadataError> {
     match &caller.principal {
         Principal::Node(node) => Ok(*node),
-        Principal::Admin | Principal::Tenant(_) | Principal::Join(_) => Err(NOT_FOR),
+        Principal::Admin | Principal::Tenant(_) | Principal::Join(_) | Principal::Anyone => Err(NOT_FOR),
     }
 }
 

@@ -91,7 +91,7 @@ impl TryFrom<Call<pb::RotateAdminTokenRequest>> for RotateAdminToken {
         let overlap = span("overlap", message.overlap, Duration::ZERO..=limits::ADMIN_TOKEN_OVERLAP_MAX)?;
         Ok(Self {
             request: request(&caller, message.request_id)?,
-            current: caller.key_id,
+            current: caller.key_id.ok_or(MetadataError::ScopeMissing("authentication is off: no token makes it"))?,
             overlap: overlap.unwrap_or(limits::ADMIN_TOKEN_OVERLAP),
         })
     }
