@@ -4,9 +4,13 @@
 //! key id and recognised by a hash (I18), so a token that was rotated away or whose tenant is gone is unknown at once.
 //! Whether one has expired is told only to whoever holds it: its secret is compared first.
 
+use std::net::SocketAddr;
+
+use proto::error::{Kind, Reason};
 use proto::ids::{NodeId, TenantId};
 use proto::token::{Token, TokenKeyId, TokenKind};
 
+use crate::audit::{Decision, Event};
 use crate::error::MetadataError;
 use crate::service::Service;
 use crate::store::keys;
@@ -102,9 +106,9 @@ pub const ACCESS: &[(&str, Access)] = &[
     ("/minitectonic.v1.ClusterService/CreateJoinToken", Access::Admin),
 ];
 
-/// Whom a method is for; `None` for one that is not served.
-pub fn access_of(path: &str) -> Option<Access> {
-    ACCESS.iter().find(|(name, _)| *name == path).map(|(_, access)| *access)
+/// A method and whom it is for; `None` for one that is not served.
+pub fn access_of(path: &str) -> Option<(&'static str, Access)> {
+    ACCESS.iter().find(|(name, _)| *name == path).copied()
 }
 
 impl Access {
@@ -159,6 +163,21 @@ pub fn bearer<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Token, M
     token.parse().map_err(|_not_a_token| MetadataError::TokenInvalid)
 }
 
+/// A call that was not let in.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// Which method.
+    pub method: &'static str,
+    /// The credential that it showed.
+    pub key_id: Option<TokenKeyId>,
+    /// Why.
+    pub reason: Reason,
+    /// Where it came from.
+    pub peer: Option<SocketAddr>,
+    /// As the answer names it.
+    pub request_id: Option<String>,
+}
+
 /// Recognises tokens.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
@@ -169,6 +188,25 @@ impl Authenticator {
     /// By this service's rows.
     pub fn new(service: Service) -> Self {
         Self { service }
+    }
+
+    /// Puts a refusal on record; see [`audit`](crate::audit).
+    pub async fn refused(&self, refusal: &Refusal) {
+        let event = || Event {
+            actor: "",
+            key_id: refusal.key_id,
+            tenant: String::new(),
+            method: refusal.method,
+            object: String::new(),
+            decision: Decision::Refused,
+            reason: refusal.reason.as_str(),
+            peer: refusal.peer,
+            request_id: refusal.request_id.clone().unwrap_or_default(),
+        };
+        let of_credential = matches!(refusal.reason.kind(), Kind::Unauthenticated | Kind::PermissionDenied);
+        if of_credential {
+            self.service.audit().refused(event).await;
+        }
     }
 
     /// Who may make the call: whoever has the token for it. While authentication is off, the operator's calls are
@@ -227,7 +265,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use proto::entropy::SeededEntropy;
-    use proto::error::{Classify as _, Reason};
+    use proto::error::Classify as _;
 
     use super::*;
 

@@ -6,6 +6,7 @@ use proto::error::{Classify, Details, Reason};
 use proto::limits::TENANT_TOKENS_MAX;
 use proto::runtime::folder::FolderError;
 
+use crate::audit::AuditError;
 use crate::store::engine::EngineError;
 use crate::store::records::{RecordError, RecordProblem, Scopes};
 use crate::store::rows::RowError;
@@ -124,6 +125,9 @@ pub enum MetadataError {
     /// The credential does not cover the call.
     #[error("the token does not permit this call: {0}")]
     ScopeMissing(&'static str),
+    /// The call cannot be put on record.
+    #[error("calls of the operator and about tokens wait until they can be put on record: {0}")]
+    Audit(#[source] AuditError),
     /// No chunk service takes writes at the moment.
     #[error("no chunk service takes writes at the moment")]
     NoChunkNode,
@@ -222,6 +226,8 @@ impl Classify for MetadataError {
             Self::TokenExpired => Reason::TokenExpired,
             Self::TokenScopes(_) | Self::ScopeMissing(_) => Reason::ScopeMissing,
             Self::TooManyTokens(_) => Reason::QuotaExceeded,
+            Self::Audit(AuditError::Full) => Reason::NodeOutOfSpace,
+            Self::Audit(AuditError::Failed(_) | AuditError::Latched) => Reason::ReadOnly,
             Self::NoChunkNode => Reason::NoChunkNode,
             Self::NodesFull => Reason::NodeOutOfSpace,
             Self::Corrupt(_) => Reason::RecordCorrupt,
@@ -265,6 +271,7 @@ impl Classify for MetadataError {
             | Self::TokenInvalid
             | Self::TokenExpired
             | Self::ScopeMissing(_)
+            | Self::Audit(_)
             | Self::NodesFull
             | Self::Corrupt(_)
             | Self::Engine(_)

@@ -4,6 +4,7 @@
 //! in (`convert`), calls the service, and converts its answer out (`answers`).
 
 mod answers;
+mod audited;
 mod authenticated;
 mod check_stream;
 mod cluster;

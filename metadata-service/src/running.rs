@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::health::{Health, SERVED};
+use crate::audit::Audit;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::error::StartError;
@@ -146,6 +147,7 @@ async fn start_on(
         entropy: Arc::clone(&deps.entropy),
         tasks: tasks.clone(),
         admin_token: Some(paths.admin_token.clone()),
+        audit: Audit::at(paths.metadata.join("audit.log"), Arc::clone(&deps.clock)),
     });
     let unreadable = |source| StartError::Engine { folder: paths.metadata.clone(), source };
     workers::load(&service).await.map_err(unreadable)?;

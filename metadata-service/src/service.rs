@@ -33,6 +33,7 @@ pub use self::nodes::{Beat, ClusterStatus, Joined};
 pub use self::restore::LostTime;
 use self::restore::Restores;
 pub use self::tokens::RotatedAdminToken;
+use crate::audit::Audit;
 use crate::config::Tuning;
 use crate::coordinator::blobs::Blob;
 use crate::coordinator::layout::SealedBlock;
@@ -81,6 +82,7 @@ struct Shared {
     jumps: JumpWatch,
     start_ms: u64,
     admin_token: Option<PathBuf>,
+    audit: Audit,
 }
 
 /// An upload with the permissions to write its blocks.
@@ -126,12 +128,15 @@ pub struct Parts {
     pub tasks: TaskGroup,
     /// The file with the operator's token, if there may be one.
     pub admin_token: Option<PathBuf>,
+    /// Puts calls on record.
+    pub audit: Audit,
 }
 
 impl Service {
     /// Puts a service together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks, admin_token } = parts;
+        let Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks, admin_token, audit } =
+            parts;
         let (fail_stop, start_ms) = (FailStop::default(), clock.now_ms());
         let jumps = JumpWatch::new(start_ms, Instant::now());
         let known = if seeded!(CollectedBeforeRecovery) { Vec::new() } else { cluster.restores.clone() };
@@ -152,6 +157,7 @@ impl Service {
             jumps,
             start_ms,
             admin_token,
+            audit,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -174,6 +180,11 @@ impl Service {
     /// The nodes.
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
+    }
+
+    /// Puts calls on record.
+    pub fn audit(&self) -> &Audit {
+        &self.shared.audit
     }
 
     /// Does at nodes what the service itself asks of them.

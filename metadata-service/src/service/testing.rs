@@ -9,6 +9,7 @@ use proto::runtime::{Clock, ManualClock, TaskGroup};
 use proto::secret::SecretKey;
 
 use super::{Cluster, Parts, Service};
+use crate::audit::Audit;
 use crate::config::Tuning;
 use crate::mint::Mint;
 use crate::nodes::{ChunkNodes, NodeLink, Registry};
@@ -58,6 +59,7 @@ fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
         entropy,
         tasks: TaskGroup::new(),
         admin_token: None,
+        audit: Audit::none(),
     }
 }
 

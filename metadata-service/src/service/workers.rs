@@ -76,10 +76,14 @@ impl Service {
         });
         let workers = self.list_workers().into_iter().filter_map(|(node, worker)| worker.warning(node));
         let open = self.tuning().insecure_no_auth.then(|| NO_AUTH.to_owned());
+        let audit = self.audit().trouble().map(|why| {
+            format!("calls of the operator and about tokens are refused while they cannot be put on record: {why}")
+        });
         let damage = (damaged_chunks > 0).then(|| damage_warning(damaged_chunks));
         latched
             .into_iter()
             .chain(open)
+            .chain(audit)
             .chain(damage)
             .chain(self.collection_hold())
             .chain(nodes)

@@ -8,6 +8,7 @@
     reason = "these are tests: a panic is how they fail"
 )]
 
+mod audit;
 mod authentication;
 mod blobs;
 mod damage;

@@ -390,6 +390,7 @@ fn service(
         entropy,
         tasks: TaskGroup::new(),
         admin_token: None,
+        audit: crate::audit::Audit::none(),
     })
 }
 
