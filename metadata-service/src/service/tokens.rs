@@ -1,6 +1,5 @@
 //! The calls about tokens.
 
-use proto::failpoint;
 use proto::ids::TenantId;
 use proto::status::chain;
 use proto::token::{Token, TokenKeyId};
@@ -55,7 +54,6 @@ impl Service {
     pub async fn rotate_admin_token(&self, command: RotateAdminToken) -> Result<RotatedAdminToken, MetadataError> {
         let decided = self.decide(move |view, context| operator_tokens::rotate_admin(view, context, &command)).await;
         let (token, previous_expire_ms) = decided?;
-        failpoint!("rotate_admin.durable");
         let file_written = self.bring_admin_file_up_to_date().await;
         Ok(RotatedAdminToken { token, previous_expire_ms, file_written })
     }

@@ -7,7 +7,6 @@
 
 use std::path::{Path, PathBuf};
 
-use proto::failpoint;
 use proto::runtime::folder;
 use proto::secret::SecretKey;
 use proto::token::{Token, TokenKind};
@@ -43,7 +42,6 @@ pub(crate) async fn follow(file: &Path, engine: &dyn Engine, secret: &SecretKey)
         // The file is small, but a full or slow disk can take its time.
         let written = tokio::task::spawn_blocking(move || publish(&path, &token)).await;
         written.map_err(|_panicked| StartError::Stopped)??;
-        failpoint!("rotate_admin.file_written");
         tracing::info!(file = %file.display(), "wrote the admin token that took the place of the one before");
     }
     Ok(true)

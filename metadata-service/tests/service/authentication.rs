@@ -56,13 +56,16 @@ async fn every_method_refuses_missing_malformed_and_unknown_credentials() {
     }
 }
 
+/// Whether a kind of token is good for methods of this access.
+type GoodFor = fn(Access) -> bool;
+
 #[tokio::test]
 async fn every_method_refuses_every_kind_of_token_that_it_is_not_for() {
     let world = World::new().await;
     let node = world.node().await;
     let tenant = world.tenant("posts").await;
     let (admin, join) = (world.admin_token(), world.join_token());
-    let kinds: [(&str, &str, fn(Access) -> bool); 4] = [
+    let kinds: [(&str, &str, GoodFor); 4] = [
         ("admin", &admin, |access| matches!(access, Access::Admin | Access::AdminOrTenant(_))),
         ("tenant", &tenant, |access| matches!(access, Access::Tenant(_) | Access::AdminOrTenant(_))),
         ("join", &join, |access| access == Access::Join),
