@@ -5,7 +5,7 @@
 //! |---|---|
 //! | a call that changes something for the operator or a token, or hands out all metadata | is durable before the call is decided; without it there is no call |
 //! | a call of the operator that only looks; a node that joins; a delete or restore of a blob | is written; when that fails, the call goes on |
-//! | a call that was refused for its credential | as above, at most [`REFUSALS_PER_SECOND`]; the next line says how many were left out |
+//! | a call that was refused for its credential | as above, at most [`REFUSALS_AT_ONCE`] and [`REFUSALS_PER_SECOND`]; the next line says how many were left out |
 //!
 //! So a line says who was let in to do something, and a full disk stops admin calls, but neither data calls nor `status`,
 //! which says why. What came of a call its answer says: a line with no effect is possible, an effect with no line is not.
@@ -28,8 +28,11 @@ use serde::Serialize;
 pub use self::file::AuditError;
 use self::file::AuditFile;
 
-/// Most lines a second about refused credentials, on average; as many may come at once.
-pub const REFUSALS_PER_SECOND: u64 = 20;
+/// Most lines a second about refused credentials, on average: whoever has none cannot push the lines of those who have one
+/// out of the files that are kept within days.
+pub const REFUSALS_PER_SECOND: u64 = 1;
+/// Most lines about refused credentials at once.
+pub const REFUSALS_AT_ONCE: u64 = 20;
 /// Characters of a text of the caller's that are kept.
 const TEXT_CHARS_MAX: usize = 64;
 
@@ -76,7 +79,7 @@ fn as_text<S: serde::Serializer>(key_id: &Option<TokenKeyId>, to: S) -> Result<S
 
 #[derive(Serialize)]
 struct Line<'a> {
-    time: &'a str,
+    time: String,
     #[serde(flatten)]
     event: &'a Event,
     #[serde(skip_serializing_if = "is_zero")]
@@ -97,47 +100,47 @@ pub struct Audit {
 #[derive(Debug)]
 struct Shared {
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    file: AuditFile,
-    refusals: Refusals,
+    /// Held while a line is written and synced, so never taken but on a thread that may wait.
+    file: Mutex<AuditFile>,
+    refusals: Mutex<Refusals>,
     /// Why the last line could not be written or synced, if it could not.
-    trouble: Option<AuditError>,
+    trouble: Mutex<Option<AuditError>>,
 }
 
 /// How many lines about refusals may be written now, in thousandths, and how many were not.
 #[derive(Debug)]
 struct Refusals {
-    tokens: u64,
+    credit: u64,
     filled_ms: u64,
     left_out: u64,
 }
 
 impl Refusals {
-    const FULL: u64 = REFUSALS_PER_SECOND * 1_000;
+    const FULL: u64 = REFUSALS_AT_ONCE * 1_000;
 
     /// Whether one more line may be written; counts it if not.
     fn admit(&mut self, now_ms: u64) -> bool {
         let gained = now_ms.saturating_sub(self.filled_ms).saturating_mul(REFUSALS_PER_SECOND);
-        (self.tokens, self.filled_ms) = (self.tokens.saturating_add(gained).min(Self::FULL), now_ms);
-        let left = self.tokens.checked_sub(1_000);
+        (self.credit, self.filled_ms) = (self.credit.saturating_add(gained).min(Self::FULL), now_ms);
+        let left = self.credit.checked_sub(1_000);
         match left {
-            Some(left) => self.tokens = left,
+            Some(left) => self.credit = left,
             None => self.left_out = self.left_out.saturating_add(1),
         }
         left.is_some()
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Audit {
     /// The log in this file, which is made with its first line.
     pub fn at(path: PathBuf, clock: Arc<dyn Clock>) -> Self {
-        let refusals = Refusals { tokens: Refusals::FULL, filled_ms: clock.now_ms(), left_out: 0 };
-        let state = Mutex::new(State { file: AuditFile::at(path), refusals, trouble: None });
-        Self { shared: Some(Arc::new(Shared { clock, state })) }
+        let refusals = Mutex::new(Refusals { credit: Refusals::FULL, filled_ms: clock.now_ms(), left_out: 0 });
+        let file = Mutex::new(AuditFile::at(path));
+        Self { shared: Some(Arc::new(Shared { clock, file, refusals, trouble: Mutex::default() })) }
     }
 
     /// No log: for a folder that is looked at without a service.
@@ -147,7 +150,7 @@ impl Audit {
 
     /// Why the last event is not on record, if it is not.
     pub fn trouble(&self) -> Option<AuditError> {
-        self.shared.as_ref().and_then(|shared| shared.state().trouble.clone())
+        self.shared.as_ref().and_then(|shared| locked(&shared.trouble).clone())
     }
 
     /// Puts an event on record; durable on return.
@@ -168,8 +171,8 @@ impl Audit {
     /// Puts a refusal on record if that is possible and there are not too many.
     pub async fn refused(&self, event: impl FnOnce() -> Event) {
         let Some(shared) = &self.shared else { return };
-        let now_ms = shared.clock.now_ms();
-        if shared.state().refusals.admit(now_ms) {
+        let admitted = locked(&shared.refusals).admit(shared.clock.now_ms());
+        if admitted {
             self.note(event()).await;
         }
     }
@@ -182,31 +185,28 @@ impl Audit {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn append(&self, mut event: Event, durable: bool) -> Result<(), AuditError> {
         for text in [&mut event.tenant, &mut event.object, &mut event.request_id] {
             if let Some((end, _)) = text.char_indices().nth(TEXT_CHARS_MAX) {
                 text.truncate(end);
             }
         }
-        let mut state = self.state();
-        let outcome = state.append(&rfc3339(self.clock.now_ms()), &event, durable);
-        state.trouble = outcome.clone().err();
+        let mut file = locked(&self.file);
+        let outcome = self.append_to(&mut file, &event, durable);
+        *locked(&self.trouble) = outcome.clone().err();
         outcome
     }
-}
 
-impl State {
-    fn append(&mut self, time: &str, event: &Event, durable: bool) -> Result<(), AuditError> {
-        let line = Line { time, event, refusals_left_out: self.refusals.left_out };
+    fn append_to(&self, file: &mut AuditFile, event: &Event, durable: bool) -> Result<(), AuditError> {
+        let refusals_left_out = locked(&self.refusals).left_out;
+        let line = Line { time: rfc3339(self.clock.now_ms()), event, refusals_left_out };
         let mut text = serde_json::to_vec(&line).map_err(|error| AuditError::Failed(error.to_string()))?;
         text.push(b'\n');
-        self.file.append(&text)?;
-        self.refusals.left_out = 0;
-        if durable { self.file.sync() } else { Ok(()) }
+        file.append(&text)?;
+        let mut refusals = locked(&self.refusals);
+        refusals.left_out = refusals.left_out.saturating_sub(refusals_left_out);
+        drop(refusals);
+        if durable { file.sync() } else { Ok(()) }
     }
 }
 
