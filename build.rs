@@ -1,8 +1,8 @@
 //! Compiles the protos without an installed `protoc`.
 //!
 //! protox parses them and yields the descriptor set; tonic-prost-build turns that into messages and stubs. tonic-build
-//! describes the services once more, for the table of method paths: authentication is tested against every entry of
-//! that table, so a new RPC cannot be forgotten.
+//! describes the services once more, for the tables of method paths: authentication is tested against every entry of
+//! the one, so a new RPC cannot be forgotten; the other knows which requests are streams.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,9 @@ fn main() -> anyhow::Result<()> {
     let out = PathBuf::from(std::env::var("OUT_DIR").context("cargo sets OUT_DIR")?);
     let descriptors = protox::compile(PROTO_FILES, [PROTO_ROOT]).context("compile the protos")?;
     save(&out.join("descriptors.bin"), &descriptors.encode_to_vec())?;
-    save(&out.join("methods.rs"), method_table(&services(&descriptors))?.as_bytes())?;
+    let services = services(&descriptors);
+    save(&out.join("methods.rs"), method_table(&services, |_any| true)?.as_bytes())?;
+    save(&out.join("streaming_methods.rs"), method_table(&services, manual::Method::client_streaming)?.as_bytes())?;
     tonic_prost_build::configure()
         .bytes(".minitectonic.v1")
         .compile_fds(descriptors)
@@ -48,12 +50,15 @@ fn services(descriptors: &FileDescriptorSet) -> Vec<manual::Service> {
         for service in &file.service {
             let mut builder = manual::Service::builder().package(file.package()).name(service.name());
             for method in &service.method {
-                let described = manual::Method::builder()
+                let mut described = manual::Method::builder()
                     .name(method.name())
                     .route_name(method.name())
                     .input_type(method.input_type())
                     .output_type(method.output_type())
                     .codec_path("tonic_prost::ProstCodec");
+                if method.client_streaming() {
+                    described = described.client_streaming();
+                }
                 builder = builder.method(described.build());
             }
             found.push(builder.build());
@@ -62,11 +67,14 @@ fn services(descriptors: &FileDescriptorSet) -> Vec<manual::Service> {
     found
 }
 
-/// Rust source of a slice with the path of every method, for example `/minitectonic.v1.ChunkService/ReadChunk`.
-fn method_table(services: &[manual::Service]) -> Result<String, std::fmt::Error> {
+/// Rust source of a slice with the paths of methods, for example `/minitectonic.v1.ChunkService/ReadChunk`.
+fn method_table(
+    services: &[manual::Service],
+    belongs: impl Fn(&manual::Method) -> bool,
+) -> Result<String, std::fmt::Error> {
     let mut source = String::from("&[\n");
     for service in services {
-        for method in service.methods() {
+        for method in service.methods().iter().filter(|method| belongs(method)) {
             let (package, name, route) = (service.package(), service.name(), method.identifier());
             writeln!(source, "    \"/{package}.{name}/{route}\",")?;
         }

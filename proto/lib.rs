@@ -47,3 +47,6 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 /// Path of every method of every service, for example `/minitectonic.v1.ChunkService/ReadChunk`.
 pub const METHOD_PATHS: &[&str] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
+/// Those of [`METHOD_PATHS`] whose request is a stream of messages.
+pub const STREAMING_METHOD_PATHS: &[&str] = include!(concat!(env!("OUT_DIR"), "/streaming_methods.rs"));

@@ -19,6 +19,8 @@ pub const FRAME_BYTES_MAX: u64 = MIB;
 pub const CHUNK_MESSAGE_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
 /// Decode limit of the metadata service's requests.
 pub const METADATA_REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Decode limit of what every service offers beside its own: health and reflection, whose requests are names.
+pub const SMALL_REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// Decode limit of clients for the metadata service's answers: 256 blocks of up to 14 chunks with their capabilities.
 pub const METADATA_RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -81,10 +83,23 @@ pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 pub const HTTP2_STREAMS_PER_CONNECTION: u32 = 64;
 /// Bytes of a header list that is taken.
 pub const HTTP2_HEADER_LIST_BYTES: u32 = 8 * 1024;
+/// Streams that the peer opened and reset before the service saw them; with more, the connection ends.
+pub const HTTP2_PENDING_RESETS_MAX: usize = 32;
+/// Streams that we had to reset for the peer's mistakes; with more, the connection ends.
+pub const HTTP2_LOCAL_RESETS_MAX: usize = 128;
 /// Interval of HTTP/2 keepalive pings.
 pub const HTTP2_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a keepalive ping may stay unanswered.
 pub const HTTP2_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections of one listener.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Connections of one listener that come from the same address.
+pub const CONNECTIONS_PER_ADDRESS: usize = 1200;
+/// How long a new connection may take to send its first request's headers.
+pub const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// How long a request of one message may take to arrive whole, however steadily it comes.
+pub const REQUEST_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long a capability is valid.
 pub const CAPABILITY_LIFE: Duration = Duration::from_secs(15 * 60);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use proto::limits;
+use proto::runtime::transport::TransportLimits;
 use tonic::transport::Uri;
 
 use crate::error::ChunkError;
@@ -31,6 +32,8 @@ pub struct Config {
     pub drain: Duration,
     /// Listen on an address that other machines reach although nothing is encrypted.
     pub allow_plaintext_network: bool,
+    /// What strangers are granted.
+    pub transport: TransportLimits,
     /// The constants.
     pub tuning: Tuning,
 }
@@ -46,6 +49,7 @@ impl Config {
             failure_domain: String::new(),
             drain: DRAIN,
             allow_plaintext_network: false,
+            transport: TransportLimits::default(),
             tuning: Tuning::default(),
         }
     }
@@ -53,6 +57,9 @@ impl Config {
     /// Refuses what could never work, before anything is made or asked.
     pub(crate) fn check(&self) -> Result<(), ChunkError> {
         self.tuning.check()?;
+        let refuse =
+            |problem: &str| ChunkError::Setting { what: "the limits of connections", problem: problem.to_owned() };
+        self.transport.check().map_err(refuse)?;
         check_url("--metadata", &self.metadata)?;
         self.advertise.as_deref().map_or(Ok(()), |url| check_url("--advertise", url))
     }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use chunk_service::{ChunkError, Config, Deps, Running, Tuning};
 use clap::Parser;
 use proto::runtime::telemetry::{self, LogFormat};
-use proto::runtime::transport;
+use proto::runtime::transport::{self, TransportLimits};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,8 @@ struct Flags {
     #[arg(long, env = "MINI_TECTONIC_ALLOW_PLAINTEXT_NETWORK")]
     allow_plaintext_network: bool,
     #[command(flatten)]
+    transport: TransportLimits,
+    #[command(flatten)]
     tuning: Tuning,
 }
 
@@ -71,6 +73,7 @@ impl Flags {
             failure_domain: self.failure_domain,
             drain: self.drain,
             allow_plaintext_network: self.allow_plaintext_network,
+            transport: self.transport,
             tuning: self.tuning,
             ..Config::new(self.storage)
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use proto::runtime::TaskGroup;
 use proto::runtime::folder::FolderLock;
+use proto::runtime::transport::{ConnectionCounts, Gate};
 use proto::runtime::worker::Pass;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -28,6 +29,7 @@ pub struct Running {
     pub(crate) endpoint: String,
     pub(crate) node: Arc<Node>,
     pub(crate) health: Health,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) server: Server,
     pub(crate) scrub: ScrubControl,
     pub(crate) lock: FolderLock,
@@ -68,6 +70,11 @@ impl Running {
     /// The URL under which clients reach it.
     pub fn endpoint(&self) -> String {
         self.endpoint.clone()
+    }
+
+    /// What happened at its listener so far.
+    pub fn connections(&self) -> ConnectionCounts {
+        self.gate.counts()
     }
 
     /// Reads every chunk of the node once, from the first on, and returns what that came to.

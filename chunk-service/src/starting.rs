@@ -11,10 +11,12 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use proto::entropy::{Entropy, OsEntropy};
 use proto::failpoint;
+use proto::limits::SMALL_REQUEST_BYTES_MAX;
 use proto::pb::chunk_service_server::SERVICE_NAME;
 use proto::runtime::folder::{self, FolderLock};
+use proto::runtime::transport::{self, Door, Gate};
 use proto::runtime::worker::{self, Schedule};
-use proto::runtime::{Clock, SystemClock, TaskGroup, transport};
+use proto::runtime::{Clock, SystemClock, TaskGroup};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
@@ -103,7 +105,9 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
         tasks,
         draining: CancellationToken::new(),
     });
-    let (health, server) = listen(&node, listener, config.drain).await?;
+    let gate = Gate::new(config.transport.clone());
+    let door = Door { listener, gate: Arc::clone(&gate), drain: config.drain };
+    let (health, server) = listen(&node, door).await?;
     let presence = presence(&config, &node, address);
     let endpoint = presence.endpoint.clone();
     let patience = if file.membership.is_some() { Some(FIRST_HEARTBEAT_WITHIN) } else { None };
@@ -121,7 +125,7 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
         folder = %config.chunks_folder().display(),
         "the chunk service is ready"
     );
-    Ok(Running { address, endpoint, node, health, server, scrub, lock })
+    Ok(Running { address, endpoint, node, health, gate, server, scrub, lock })
 }
 
 fn check_network(config: &Config, address: SocketAddr) -> Result<(), ChunkError> {
@@ -176,10 +180,11 @@ impl Health {
     }
 }
 
-async fn listen(node: &Arc<Node>, listener: TcpListener, drain: Duration) -> Result<(Health, Server), ChunkError> {
+async fn listen(node: &Arc<Node>, door: Door) -> Result<(Health, Server), ChunkError> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health(reporter);
     health.all_off().await;
+    let health_service = health_service.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX);
     let router = transport::server().add_service(Handlers::into_server(Arc::clone(node))).add_service(health_service);
     let router = transport::with_reflection(router, &SERVED)
         .map_err(|error| ChunkError::Setting { what: "reflection", problem: error.to_string() })?;
@@ -187,7 +192,7 @@ async fn listen(node: &Arc<Node>, listener: TcpListener, drain: Duration) -> Res
     let (stopped, end) = (stop.clone(), ended.clone().drop_guard());
     let task = node.tasks.spawn_critical("server", async move {
         let _end = end;
-        match transport::serve(router, listener, stopped, drain).await {
+        match transport::serve(router, door, stopped).await {
             Ok(drained) => drained,
             Err(error) => {
                 tracing::error!(error = %proto::status::chain(&error), "the server ended");

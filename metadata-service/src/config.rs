@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proto::limits;
 use proto::runtime::clock::millis;
+use proto::runtime::transport::TransportLimits;
 
 use crate::error::StartError;
 
@@ -17,6 +18,8 @@ pub struct Config {
     pub drain: Duration,
     /// Listen on an address that other machines reach although nothing is encrypted.
     pub allow_plaintext_network: bool,
+    /// What strangers are granted.
+    pub transport: TransportLimits,
     /// Everything that seldom changes.
     pub tuning: Tuning,
 }
@@ -27,8 +30,22 @@ impl Config {
 
     /// Defaults for everything but the folder.
     pub fn new(storage: impl Into<PathBuf>) -> Self {
-        let (drain, tuning) = (Self::DRAIN, Tuning::default());
-        Self { storage: storage.into(), drain, allow_plaintext_network: false, tuning }
+        Self {
+            storage: storage.into(),
+            drain: Self::DRAIN,
+            allow_plaintext_network: false,
+            transport: TransportLimits::default(),
+            tuning: Tuning::default(),
+        }
+    }
+
+    /// Refuses settings with which nothing would work, before anything is made.
+    ///
+    /// # Errors
+    /// [`StartError::Setting`] with the first one that is wrong.
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        self.tuning.check()?;
+        self.transport.check().map_err(StartError::Setting)
     }
 }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use metadata_service::{Config, Deps, Tuning, start};
+use proto::runtime::process;
 use proto::runtime::telemetry::{self, LogFormat};
-use proto::runtime::{process, transport};
+use proto::runtime::transport::{self, TransportLimits};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,8 @@ struct Args {
     /// Listen on an address that other machines reach, although nothing is encrypted
     #[arg(long, env = "MINI_TECTONIC_ALLOW_PLAINTEXT_NETWORK")]
     allow_plaintext_network: bool,
+    #[command(flatten)]
+    transport: TransportLimits,
     #[command(flatten)]
     tuning: Tuning,
 }
@@ -77,8 +80,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let listener = transport::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
-    let Args { storage, drain, allow_plaintext_network, tuning, .. } = args;
-    let config = Config { storage, drain, allow_plaintext_network, tuning };
+    let Args { storage, drain, allow_plaintext_network, transport, tuning, .. } = args;
+    let config = Config { storage, drain, allow_plaintext_network, transport, tuning };
     let running = start(config, listener, Deps::default(), CancellationToken::new()).await?;
     announce(&running.endpoint());
     let failure = tokio::select! {

@@ -19,9 +19,9 @@ use proto::entropy::{Entropy, OsEntropy};
 use proto::failpoint;
 use proto::ids::ClusterId;
 use proto::runtime::folder::FolderLock;
-use proto::runtime::transport::Router;
+use proto::runtime::transport::{self, ConnectionCounts, Door, Gate, Router};
 use proto::runtime::worker::Pass;
-use proto::runtime::{Clock, SystemClock, TaskGroup, transport};
+use proto::runtime::{Clock, SystemClock, TaskGroup};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,7 @@ pub struct Running {
     paths: Paths,
     lock: FolderLock,
     health: Health,
+    gate: Arc<Gate>,
     tasks: TaskGroup,
     stop_serving: CancellationToken,
     served: Served,
@@ -81,7 +82,7 @@ pub async fn start(
     deps: Deps,
     stop: CancellationToken,
 ) -> Result<Running, StartError> {
-    config.tuning.check()?;
+    config.check()?;
     let address = listener.local_addr().map_err(StartError::Listener)?;
     check_address(&config, address)?;
     let opening = Opening { tuning: &config.tuning, entropy: deps.entropy.as_ref(), now_ms: deps.clock.now_ms() };
@@ -153,14 +154,16 @@ async fn start_on(
     workers::load(&service).await.map_err(unreadable)?;
     let (health, router) = router(&service).await?;
     let stop_serving = CancellationToken::new();
-    let served = serve(&tasks, router, listener, stop_serving.clone(), config.drain);
+    let gate = Gate::new(config.transport.clone());
+    let door = Door { listener, gate: Arc::clone(&gate), drain: config.drain };
+    let served = serve(&tasks, router, door, stop_serving.clone());
     workers::start(&tasks, &service, &deps.entropy);
     failpoint!("start.serving");
     health.serving().await;
     tasks.spawn("health", health.clone().follow(service.clone(), tasks.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, folder = %paths.metadata.display(), "ready");
     let drain = config.drain;
-    Ok(Running { address, drain, service, engine, paths, lock, health, tasks, stop_serving, served })
+    Ok(Running { address, drain, service, engine, paths, lock, health, gate, tasks, stop_serving, served })
 }
 
 async fn router(service: &Service) -> Result<(Health, Router), StartError> {
@@ -174,10 +177,10 @@ async fn router(service: &Service) -> Result<(Health, Router), StartError> {
     Ok((health, router))
 }
 
-fn serve(tasks: &TaskGroup, router: Router, listener: TcpListener, stop: CancellationToken, drain: Duration) -> Served {
+fn serve(tasks: &TaskGroup, router: Router, door: Door, stop: CancellationToken) -> Served {
     let (ended, served) = tokio::sync::watch::channel(None);
     tasks.spawn_critical("server", async move {
-        let outcome = transport::serve(router, listener, stop, drain).await;
+        let outcome = transport::serve(router, door, stop).await;
         ended.send_replace(Some(outcome.map_err(|error| proto::status::chain(&error))));
     });
     served
@@ -199,6 +202,11 @@ impl Running {
             });
         }
         format!("http://{address}")
+    }
+
+    /// What happened at its listener so far.
+    pub fn connections(&self) -> ConnectionCounts {
+        self.gate.counts()
     }
 
     /// Where the operator's token is kept.

@@ -1,8 +1,15 @@
-//! What every listener of ours has in common: HTTP/2 limits, reflection, a reason on every refusal, and an end with a
-//! deadline.
+//! What every listener of ours has in common: who is let in and for how long, HTTP/2 limits, reflection, a reason on
+//! every refusal, and an end with a deadline.
+
+mod accept;
+mod admission;
+mod connection;
+mod limits;
+mod request;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -10,34 +17,43 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
 use tower::layer::util::{Identity, Stack};
-use tower::util::MapResponseLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
+pub use self::admission::{ConnectionCounts, Gate};
+pub use self::limits::TransportLimits;
 use crate::error::{Classify, Details, Reason};
-use crate::limits;
+use crate::limits::{
+    HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES, HTTP2_HEADER_LIST_BYTES, HTTP2_KEEPALIVE_INTERVAL,
+    HTTP2_KEEPALIVE_TIMEOUT, HTTP2_LOCAL_RESETS_MAX, HTTP2_PENDING_RESETS_MAX, HTTP2_STREAM_WINDOW_BYTES,
+    HTTP2_STREAMS_PER_CONNECTION, SMALL_REQUEST_BYTES_MAX,
+};
 use crate::status::to_status;
 
+type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 type Explain = Stack<MapResponseLayer<fn(Response) -> Response>, Identity>;
+type Layers = Stack<MapRequestLayer<fn(Request) -> Request>, Explain>;
 /// A server with services on it.
-pub type Router = tonic::transport::server::Router<Explain>;
+pub type Router = tonic::transport::server::Router<Layers>;
 
 /// A server with our limits on it. tonic's own defaults leave streams and resets without a bound.
-pub fn server() -> Server<Explain> {
+pub fn server() -> Server<Layers> {
     let explain: fn(Response) -> Response = with_reason;
+    let receive: fn(Request) -> Request = request::receive;
     Server::builder()
         .layer(MapResponseLayer::new(explain))
-        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
-        .max_frame_size(limits::HTTP2_FRAME_BYTES)
-        .max_concurrent_streams(limits::HTTP2_STREAMS_PER_CONNECTION)
-        .http2_max_header_list_size(limits::HTTP2_HEADER_LIST_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(32))
-        .http2_max_local_error_reset_streams(Some(128))
-        .http2_keepalive_interval(Some(limits::HTTP2_KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(limits::HTTP2_KEEPALIVE_TIMEOUT))
+        .layer(MapRequestLayer::new(receive))
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .max_concurrent_streams(HTTP2_STREAMS_PER_CONNECTION)
+        .http2_max_header_list_size(HTTP2_HEADER_LIST_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(HTTP2_PENDING_RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(HTTP2_LOCAL_RESETS_MAX))
+        .http2_keepalive_interval(Some(HTTP2_KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE_TIMEOUT))
 }
 
 /// A request that tonic refused before any code of ours saw it.
@@ -71,17 +87,25 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves until `stop` fires, then lets calls finish for at most `drain`. Returns whether all of them did.
+/// Where a server meets its clients.
+#[derive(Debug)]
+pub struct Door {
+    /// Where they come in.
+    pub listener: TcpListener,
+    /// Who may.
+    pub gate: Arc<Gate>,
+    /// How long calls may go on after the stop signal.
+    pub drain: Duration,
+}
+
+/// Serves whom the gate lets in until `stop` fires, then lets calls finish for at most the drain. Returns whether all of
+/// them did. A connection without a request does not hold up the stop.
 ///
 /// # Errors
 /// When the transport fails.
-pub async fn serve(
-    router: Router,
-    listener: TcpListener,
-    stop: CancellationToken,
-    drain: Duration,
-) -> Result<bool, tonic::transport::Error> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+pub async fn serve(router: Router, door: Door, stop: CancellationToken) -> Result<bool, tonic::transport::Error> {
+    let Door { listener, gate, drain } = door;
+    let incoming = accept::incoming(listener, gate, stop.clone());
     let stopped = stop.clone();
     let serving = router.serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await });
     // The server's own graceful shutdown waits for ever for a client that keeps a stream open.
@@ -117,5 +141,10 @@ pub fn with_reflection(router: Router, service_names: &[&str]) -> Result<Router,
         }
         builder
     };
-    Ok(router.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
+    let v1 = builder().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX);
+    let v1alpha = builder().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX);
+    Ok(router.add_service(v1).add_service(v1alpha))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,8 @@ use proto::error::{Classify, Reason};
 use proto::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId};
 use proto::pb;
 use proto::pb::cluster_service_server::{ClusterService, ClusterServiceServer};
-use proto::runtime::{Clock as _, SystemClock, TaskGroup, transport};
+use proto::runtime::transport::{self, Door, Gate, TransportLimits};
+use proto::runtime::{Clock as _, SystemClock, TaskGroup};
 use proto::secret::SecretKey;
 use proto::status::to_status;
 use proto::token::{Token, TokenKind};
@@ -98,7 +99,9 @@ impl Peer {
         let router = transport::server().add_service(ClusterServiceServer::new(self.clone()));
         let stopped = stop.clone();
         tasks.spawn("peer", async move {
-            transport::serve(router, listener, stopped, std::time::Duration::ZERO).await.unwrap();
+            let gate = Gate::new(TransportLimits::default());
+            let door = Door { listener, gate, drain: std::time::Duration::ZERO };
+            transport::serve(router, door, stopped).await.unwrap();
         });
         Listening { address, stop, tasks }
     }

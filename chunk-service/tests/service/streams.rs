@@ -170,6 +170,65 @@ async fn a_reader_that_does_not_read_loses_its_place() {
     assert_eq!(cut.reason, Some(Reason::StreamStalled));
 }
 
+/// No limit on small frames may break what tools do that write little at a time.
+#[tokio::test]
+async fn ten_megabytes_in_messages_of_a_hundred_bytes_are_an_upload_like_any_other() {
+    let world = World::start().await;
+    let bytes = pattern(10_000_000);
+    let (client, place) = (world.client().await, Peer::place());
+    let capability = world.peer.may_write(place, 10_000_000);
+    client.send(&capability, messages(&place, &bytes, 0, 100)).await.unwrap();
+    assert!(world.get(&place, &bytes).await.unwrap() == bytes);
+}
+
+/// Asks for something and does not say what.
+async fn ask_and_fall_silent(world: &World) -> Option<Reason> {
+    let endpoint = tonic::transport::Endpoint::from_shared(world.running().endpoint()).unwrap();
+    let mut grpc = tonic::client::Grpc::new(endpoint.connect_lazy());
+    grpc.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<pb::QueryWriteStatusRequest, pb::QueryWriteStatusResponse>::default();
+    let path = "/minitectonic.v1.ChunkService/QueryWriteStatus".parse().unwrap();
+    let asked = grpc.client_streaming(tonic::Request::new(tokio_stream::pending()), path, codec).await;
+    from_status(&asked.unwrap_err()).reason
+}
+
+/// The time for requests of one message is none for streams: they have their own.
+#[tokio::test]
+async fn a_stream_may_take_longer_than_a_request_may() {
+    let world = World::start_with(|config| {
+        config.transport.request_stall = Duration::from_millis(100);
+        config.transport.request_within = Duration::from_millis(100);
+    })
+    .await;
+    let (client, place, bytes) = (world.client().await, Peer::place(), pattern(2_000));
+    let capability = world.peer.may_write(place, 2_000);
+    let slow = open(&client, &capability);
+    let mut first = messages(&place, &bytes, 0, 1_000);
+    let last = first.split_off(1);
+    slow.send(first).await;
+    wait_for_offset(&client, &place, &capability, 1_000).await;
+    // By the time that this later one is refused, the stream would have been.
+    assert_eq!(ask_and_fall_silent(&world).await, Some(Reason::StreamStalled));
+    slow.send(last).await;
+    drop(slow.sender);
+    slow.writing.await.unwrap().unwrap();
+}
+
+/// What a service is set to holds at its listener.
+#[tokio::test]
+async fn strangers_get_only_what_the_settings_grant() {
+    let world = World::start_with(|config| {
+        config.transport.connections_per_address = 2;
+        config.transport.first_request_within = Duration::from_millis(200);
+    })
+    .await;
+    let (running, mut silent) = (world.running(), Vec::new());
+    while running.connections().silent == 0 || running.connections().refused_address == 0 {
+        silent.extend(tokio::net::TcpStream::connect(running.address()).await);
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_delete_ends_an_open_write() {
     let world = World::start().await;

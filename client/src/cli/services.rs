@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use proto::runtime::transport;
+use proto::runtime::transport::{self, TransportLimits};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) drain: Duration,
     /// Listen where other machines can reach it, although nothing is encrypted.
     pub(crate) allow_plaintext_network: bool,
+    /// What strangers are granted, at each of the two listeners.
+    pub(crate) transport: TransportLimits,
     /// Constants of the metadata service.
     pub(crate) metadata: metadata_service::Tuning,
     /// Constants of the chunk service.
@@ -46,6 +48,7 @@ impl Options {
             chunk_listen: free,
             drain: Duration::from_secs(10),
             allow_plaintext_network: false,
+            transport: TransportLimits::default(),
             metadata: metadata_service::Tuning::default(),
             chunk: chunk_service::Tuning::default(),
         }
@@ -66,6 +69,7 @@ pub(crate) async fn start(options: Options, stop: CancellationToken) -> Result<S
     let mut config = metadata_service::Config::new(&options.storage);
     config.drain = options.drain;
     config.allow_plaintext_network = options.allow_plaintext_network;
+    config.transport = options.transport.clone();
     config.tuning = options.metadata;
     let started = metadata_service::start(config, metadata_listener, metadata_service::Deps::default(), stop.clone());
     let metadata = started.await.map_err(|error| Failure::local("the metadata service did not start", &error))?;
@@ -74,6 +78,7 @@ pub(crate) async fn start(options: Options, stop: CancellationToken) -> Result<S
     config.metadata = metadata.endpoint();
     config.drain = options.drain;
     config.allow_plaintext_network = options.allow_plaintext_network;
+    config.transport = options.transport;
     config.tuning = options.chunk;
     match chunk_service::start(config, chunk_listener, chunk_service::Deps::default(), stop).await {
         Ok(chunk) => Ok(Services { metadata, chunk }),

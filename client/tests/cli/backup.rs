@@ -86,6 +86,31 @@ fn an_import_over_lost_metadata_serves_what_was_stored() {
     assert!(user.line(&format!("get -t posts -b {id}")).stdout == content);
 }
 
+/// A tenant's saved token is not valid any more, and who used it to ask for a new one was only told so.
+#[test]
+fn after_an_import_without_secrets_nodes_rejoin_and_tenants_get_tokens_as_it_says() {
+    let (user, serve) = user_with_services();
+    let content = bytes(KIB);
+    let id = user.put("posts", &user.file("in", &content));
+    let address = serve.metadata.replace("http://", "");
+    export(&user, "").ok();
+    end(serve);
+    std::fs::remove_dir_all(user.path("storage/metadata")).unwrap();
+    let imported = import(&user, "export", "storage");
+    imported.ok();
+    for told in ["serve --rejoin", "rotate-token -t TENANT --token-file admin.token"] {
+        assert!(imported.stderr.replace("\n", " ").contains(told), "{}", imported.stderr);
+    }
+    let _serve = Serve::start_with(
+        &user,
+        &user.path("storage"),
+        &["--rejoin", "--metadata-listen", &address, "--chunk-listen", "127.0.0.1:0"],
+    );
+    user.line("list-blobs -t posts").failed(4, &["TOKEN_INVALID"]);
+    user.line("rotate-token -t posts --token-file storage/admin.token").ok();
+    assert!(user.line(&format!("get -t posts -b {id}")).stdout == content);
+}
+
 #[test]
 fn an_export_that_is_cut_changed_newer_or_none_is_refused_and_nothing_is_made() {
     let (user, _serve) = user_with_services();

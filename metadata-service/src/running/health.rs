@@ -1,5 +1,6 @@
 //! What the health service says: serving once recovered, and never again once no writes are taken.
 
+use proto::limits::SMALL_REQUEST_BYTES_MAX;
 use proto::pb::cluster_service_server::ClusterServiceServer;
 use proto::pb::metadata_service_server::MetadataServiceServer;
 use proto::runtime::TaskGroup;
@@ -28,7 +29,7 @@ impl Health {
         let (reporter, server) = health_reporter();
         let health = Self { reporter };
         health.not_serving().await;
-        (health, server)
+        (health, server.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
     }
 
     pub(super) async fn serving(&self) {
@@ -64,7 +65,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use proto::runtime::{ManualClock, transport};
+    use proto::runtime::ManualClock;
+    use proto::runtime::transport::{self, Door, Gate, TransportLimits};
     use tokio_util::sync::CancellationToken;
     use tonic::transport::Endpoint;
     use tonic_health::pb::HealthCheckRequest;
@@ -83,7 +85,8 @@ mod tests {
         let listener = transport::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let router = transport::server().add_service(server);
-        tasks.spawn("server", transport::serve(router, listener, stop.clone(), Duration::from_secs(1)));
+        let door = Door { listener, gate: Gate::new(TransportLimits::default()), drain: Duration::from_secs(1) };
+        tasks.spawn("server", transport::serve(router, door, stop.clone()));
         let client = HealthClient::new(endpoint.connect_lazy());
         let ask = async |service: &str| {
             let request = HealthCheckRequest { service: service.to_owned() };

@@ -114,6 +114,33 @@ async fn an_open_address_is_served_when_it_is_asked_for() {
     assert!(running.shutdown().await);
 }
 
+/// What a service is set to holds at its listener.
+#[tokio::test]
+async fn strangers_get_only_what_the_settings_grant() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config::new(folder.path());
+    config.transport.connections_per_address = 2;
+    config.transport.first_request_within = Duration::from_millis(200);
+    let listener = transport::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let running = start(config.clone(), listener, Deps::default(), CancellationToken::new()).await.unwrap();
+    let mut silent = Vec::new();
+    while running.connections().silent == 0 || running.connections().refused_address == 0 {
+        silent.extend(tokio::net::TcpStream::connect(running.address()).await);
+        tokio::task::yield_now().await;
+    }
+    drop(silent);
+    let asked = async || {
+        let channel = Endpoint::from_shared(running.endpoint()).unwrap().connect_lazy();
+        HealthClient::new(channel).check(HealthCheckRequest::default()).await.is_ok()
+    };
+    while !asked().await {}
+    assert!(running.shutdown().await);
+    config.transport.connections_max = 0;
+    let listener = transport::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let refused = start(config, listener, Deps::default(), CancellationToken::new()).await;
+    assert!(matches!(refused, Err(StartError::Setting(_))));
+}
+
 #[tokio::test]
 async fn a_stop_during_the_start_ends_it_and_frees_the_folder() {
     let folder = tempfile::tempdir().unwrap();

@@ -64,8 +64,8 @@ fn in_words(imported: &Imported) -> String {
          --reissue-admin-token."
     } else {
         "The export held no secrets. Start each chunk service once with --rejoin (on this host: 'mini-tectonic-rs serve \
-         --rejoin'); each needs a join token of its own, see --reissue-join-token. Make every tenant a new token with \
-         rotate-token."
+         --rejoin'); each needs a join token of its own, see --reissue-join-token. Make every tenant a new token: \
+         'mini-tectonic-rs rotate-token -t TENANT --token-file admin.token', with the file from the storage folder."
     };
     let exported = prost_types::Timestamp { seconds: (export_ms / 1000).try_into().unwrap_or(i64::MAX), nanos: 0 };
     format!(

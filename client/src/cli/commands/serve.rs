@@ -13,6 +13,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use proto::runtime::process;
 use proto::runtime::telemetry::{self, LogFormat};
+use proto::runtime::transport::TransportLimits;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::context::Context;
@@ -43,6 +44,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FORMAT", env = "MINI_TECTONIC_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
     #[command(flatten)]
+    transport: TransportLimits,
+    #[command(flatten)]
     metadata: metadata_service::Tuning,
     #[command(flatten)]
     chunk: chunk_service::Tuning,
@@ -68,6 +71,7 @@ impl Serve {
             chunk_listen: self.chunk_listen,
             drain: self.drain,
             allow_plaintext_network: self.allow_plaintext_network,
+            transport: self.transport,
             metadata: self.metadata,
             chunk: self.chunk,
         }

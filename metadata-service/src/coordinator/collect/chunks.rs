@@ -35,7 +35,7 @@ pub struct Unreferenced {
 /// passed over.
 ///
 /// # Errors
-/// [`MetadataError`](crate::error::MetadataError) when a row cannot be read.
+/// [`MetadataError`] when a row cannot be read.
 pub fn unreferenced(view: &dyn View, context: &Context<'_>, rows: &[ChunkRow]) -> Outcome<Unreferenced> {
     let (mut batch, mut found) = (Batch::default(), Unreferenced::default());
     for row @ &(not_before_ms, chunk) in rows {

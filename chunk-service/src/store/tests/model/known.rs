@@ -36,6 +36,8 @@ pub(super) struct Known {
     pub(super) part: Option<(usize, usize)>,
     /// Contents whose writes, or deletes, failed: they may turn out to be there.
     pub(super) perhaps: BTreeSet<usize>,
+    /// Contents of writes and deletes that failed: a crash may bring them back although a look found nothing before.
+    pub(super) undeleted: BTreeSet<usize>,
     /// Its files were changed behind the store's back.
     pub(super) blob_damaged: bool,
     pub(super) chk_damaged: bool,
@@ -69,12 +71,14 @@ impl Known {
     /// A left-over of an open block was cleared away: whoever has no receipt begins anew.
     pub(super) fn clear(&mut self) {
         assert!(!self.sealed);
-        *self = Self::default();
+        self.undeleted.extend(&self.perhaps);
+        *self = Self { undeleted: std::mem::take(&mut self.undeleted), ..Self::default() };
     }
 
     /// A crash forgets writes in progress, and may tear a checksum file.
     pub(super) fn crash(&mut self) {
         self.part = None;
+        self.perhaps.extend(&self.undeleted);
         self.chk_damaged |= self.acked.is_some();
     }
 }

@@ -1,6 +1,6 @@
 //! One sequence: the store and the model of it, side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::sample::Index;
 use proto::capability::ChunkBinding;
@@ -235,7 +235,9 @@ impl Run {
         if let Err(error) = outcome {
             assert!(self.excused(&error), "{error:?}");
             let part = gone.part.map(|(content, _length)| content);
-            self.known(chunk).perhaps = gone.perhaps.into_iter().chain(gone.acked).chain(part).collect();
+            let before = gone.perhaps.into_iter().chain(gone.undeleted);
+            let undeleted: BTreeSet<usize> = before.chain(gone.acked).chain(part).collect();
+            *self.known(chunk) = Known { perhaps: undeleted.clone(), undeleted, ..Known::default() };
         } else if let Some(content) = gone.acked {
             let read = self.world.get_claimed(place(chunk), content_of(chunk, content).claims, ALL).await;
             assert!(matches!(read, Err(ChunkError::Missing(_))) || self.faulty, "I8: {read:?}");
