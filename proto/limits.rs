@@ -58,6 +58,18 @@ pub const LABEL_VALUE_BYTES_MAX: usize = 255;
 pub const LABELS_BYTES_MAX: usize = 2048;
 /// Bytes of a `request_id`.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Tokens of one tenant.
+pub const TENANT_TOKENS_MAX: usize = 16;
+/// How long an admin token stays valid once it was rotated, unless the rotation says otherwise.
+pub const ADMIN_TOKEN_OVERLAP: Duration = Duration::from_secs(60 * 60);
+/// Longest such overlap.
+pub const ADMIN_TOKEN_OVERLAP_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long a join token that the admin made is valid, unless it says otherwise.
+pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest such life.
+pub const JOIN_TOKEN_LIFE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long a token is known once it has expired, so that its holder is told that rather than that it is unknown.
+pub const EXPIRED_TOKEN_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Bytes of a node's endpoint.
 pub const ENDPOINT_BYTES_MAX: usize = 255;
 

@@ -66,6 +66,14 @@ impl TryFrom<&[u8]> for TokenKeyId {
     }
 }
 
+/// As [`Display`](fmt::Display) writes it: 16 hex digits in lower case.
+impl FromStr for TokenKeyId {
+    type Err = TokenError;
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        Ok(Self(*parse_hex(text)?))
+    }
+}
+
 impl fmt::Display for TokenKeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -189,7 +197,7 @@ impl FromStr for Token {
             return Err(TokenError::Malformed);
         };
         let kind = TokenKind::from_prefix(prefix).ok_or(TokenError::Malformed)?;
-        let key_id = TokenKeyId(*parse_hex(key_id)?);
+        let key_id = key_id.parse()?;
         let secret = parse_hex::<SECRET_BYTES>(secret)?;
         Ok(Self { kind, key_id, secret: SecretKey::from_slice(secret.as_ref()).ok_or(TokenError::Malformed)? })
     }

@@ -50,6 +50,7 @@ mod pages;
 mod progress;
 mod retry;
 mod tenants;
+mod tokens;
 mod upload;
 mod workers;
 
@@ -68,4 +69,5 @@ pub use crate::error::{Call, Category, Error, Service};
 pub use crate::progress::{Progress, Transferred};
 pub use crate::retry::RetryPolicy;
 pub use crate::tenants::RegisteredTenant;
+pub use crate::tokens::{AdminRotation, Created};
 pub use crate::upload::{Source, UploadOptions};

@@ -100,6 +100,9 @@ pub struct Tuning {
     /// Write a fresh join token at this start: for one more node, or one whose folder was lost
     #[arg(long, env = "MINI_TECTONIC_REISSUE_JOIN_TOKEN")]
     pub reissue_join_token: bool,
+    /// Take calls of the operator and of tenants without tokens: whoever reaches the address may do everything. Loopback only
+    #[arg(long, env = "MINI_TECTONIC_INSECURE_NO_AUTH")]
+    pub insecure_no_auth: bool,
     /// Write a fresh admin token at this start and end the one before: for one that was lost or became known
     #[arg(long, env = "MINI_TECTONIC_REISSUE_ADMIN_TOKEN")]
     pub reissue_admin_token: bool,
@@ -123,6 +126,7 @@ impl Default for Tuning {
             metadata_low_watermark: 128 * limits::MIB,
             metadata_cache: 48 * limits::MIB,
             reissue_join_token: false,
+            insecure_no_auth: false,
             reissue_admin_token: false,
         }
     }

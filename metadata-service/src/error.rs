@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use proto::error::{Classify, Details, Reason};
+use proto::limits::TENANT_TOKENS_MAX;
 use proto::runtime::folder::FolderError;
 
+use crate::audit::AuditError;
 use crate::store::engine::EngineError;
-use crate::store::records::{RecordError, RecordProblem};
+use crate::store::records::{RecordError, RecordProblem, Scopes};
 use crate::store::rows::RowError;
 
 /// Whose quota, and which bound of it.
@@ -111,9 +113,21 @@ pub enum MetadataError {
     /// No known credential.
     #[error("the token is not valid here")]
     TokenInvalid,
+    /// A credential whose time is over.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// The tenant's token is good for other calls.
+    #[error("the token does not permit this call: it lacks the scope {0}")]
+    TokenScopes(Scopes),
+    /// The tenant has as many tokens as it may have.
+    #[error("the tenant has {TENANT_TOKENS_MAX} tokens, and none of them has expired; revoke one first")]
+    TooManyTokens(String),
     /// The credential does not cover the call.
     #[error("the token does not permit this call: {0}")]
     ScopeMissing(&'static str),
+    /// The call cannot be put on record.
+    #[error("calls of the operator and about tokens wait until they can be put on record: {0}")]
+    Audit(#[source] AuditError),
     /// No chunk service takes writes at the moment.
     #[error("no chunk service takes writes at the moment")]
     NoChunkNode,
@@ -209,7 +223,11 @@ impl Classify for MetadataError {
             Self::ReadOffsetOutOfRange { .. } => Reason::ReadOffsetOutOfRange,
             Self::TokenMissing => Reason::TokenMissing,
             Self::TokenInvalid => Reason::TokenInvalid,
-            Self::ScopeMissing(_) => Reason::ScopeMissing,
+            Self::TokenExpired => Reason::TokenExpired,
+            Self::TokenScopes(_) | Self::ScopeMissing(_) => Reason::ScopeMissing,
+            Self::TooManyTokens(_) => Reason::QuotaExceeded,
+            Self::Audit(AuditError::Full) => Reason::NodeOutOfSpace,
+            Self::Audit(AuditError::Failed(_) | AuditError::Latched) => Reason::ReadOnly,
             Self::NoChunkNode => Reason::NoChunkNode,
             Self::NodesFull => Reason::NodeOutOfSpace,
             Self::Corrupt(_) => Reason::RecordCorrupt,
@@ -242,6 +260,8 @@ impl Classify for MetadataError {
             Self::ReadOffsetOutOfRange { size_bytes } => {
                 Details { field: Some("read_offset"), facts: vec![("size_bytes", size_bytes.to_string())], ..details }
             }
+            Self::TooManyTokens(tenant) => Details { quota_subject: Some(format!("tenant:{tenant}")), ..details },
+            Self::TokenScopes(missing) => Details { facts: vec![("missing_scopes", missing.to_string())], ..details },
             Self::NoChunkNode => Details { retry_after: Some(Duration::from_secs(1)), ..details },
             Self::TenantNotEmpty { .. }
             | Self::UploadExpired
@@ -249,7 +269,9 @@ impl Classify for MetadataError {
             | Self::UploadCommitted
             | Self::TokenMissing
             | Self::TokenInvalid
+            | Self::TokenExpired
             | Self::ScopeMissing(_)
+            | Self::Audit(_)
             | Self::NodesFull
             | Self::Corrupt(_)
             | Self::Engine(_)
@@ -316,6 +338,11 @@ pub enum StartError {
         "refusing to listen on {0}: tokens would travel unencrypted; use a loopback address, or say --allow-plaintext-network"
     )]
     PlaintextNetwork(std::net::SocketAddr),
+    /// The address can be reached from other machines, and nobody would be asked for a token.
+    #[error(
+        "refusing to listen on {0} with --insecure-no-auth: without authentication only a loopback address is served"
+    )]
+    NoAuthNetwork(std::net::SocketAddr),
     /// A setting makes no sense.
     #[error("{0}")]
     Setting(&'static str),

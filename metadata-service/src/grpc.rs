@@ -4,6 +4,7 @@
 //! in (`convert`), calls the service, and converts its answer out (`answers`).
 
 mod answers;
+mod audited;
 mod authenticated;
 mod check_stream;
 mod cluster;
@@ -21,7 +22,7 @@ use self::authenticated::Authenticated;
 use self::cluster::ClusterHandlers;
 use self::convert::Call;
 use self::metadata::MetadataHandlers;
-use crate::auth::{Authenticator, Principal};
+use crate::auth::{Authenticator, Caller};
 use crate::error::MetadataError;
 use crate::service::Service;
 
@@ -52,7 +53,7 @@ fn refused(error: MetadataError) -> Status {
 /// A request as the command it stands for.
 fn command<T, C: TryFrom<Call<T>, Error = MetadataError>>(request: Request<T>) -> Result<C, Status> {
     let (_metadata, extensions, message) = request.into_parts();
-    let caller = extensions.get::<Principal>().cloned();
+    let caller = extensions.get::<Caller>().cloned();
     let caller = caller.ok_or_else(|| refused(MetadataError::Bug("a call came past authentication")))?;
     C::try_from(Call { caller, message }).map_err(refused)
 }

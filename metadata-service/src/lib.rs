@@ -6,6 +6,7 @@
 #[macro_use]
 mod mistakes;
 
+pub mod audit;
 pub mod auth;
 pub mod backup;
 pub mod check;

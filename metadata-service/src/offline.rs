@@ -11,6 +11,7 @@ use std::sync::Arc;
 use proto::runtime::TaskGroup;
 use proto::runtime::folder::FolderLock;
 
+use crate::audit::Audit;
 use crate::config::Tuning;
 use crate::error::StartError;
 use crate::mint::Mint;
@@ -56,6 +57,8 @@ impl Offline {
             clock: Arc::clone(&deps.clock),
             entropy: Arc::clone(&deps.entropy),
             tasks: TaskGroup::new(),
+            admin_token: None,
+            audit: Audit::none(),
         });
         Ok(Self { service, engine, lock })
     }

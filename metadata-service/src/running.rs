@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::health::{Health, SERVED};
+use crate::audit::Audit;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::error::StartError;
@@ -95,6 +96,12 @@ pub async fn start(
 }
 
 fn check_address(config: &Config, address: SocketAddr) -> Result<(), StartError> {
+    if config.tuning.insecure_no_auth {
+        if !address.ip().is_loopback() {
+            return Err(StartError::NoAuthNetwork(address));
+        }
+        tracing::warn!(%address, "authentication is off: whoever reaches this address may read, change and delete all");
+    }
     if address.ip().is_loopback() {
         return Ok(());
     }
@@ -140,6 +147,8 @@ async fn start_on(
         clock: Arc::clone(&deps.clock),
         entropy: Arc::clone(&deps.entropy),
         tasks: tasks.clone(),
+        admin_token: Some(paths.admin_token.clone()),
+        audit: Audit::at(paths.metadata.join("audit.log"), Arc::clone(&deps.clock)),
     });
     let unreadable = |source| StartError::Engine { folder: paths.metadata.clone(), source };
     workers::load(&service).await.map_err(unreadable)?;

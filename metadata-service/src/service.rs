@@ -11,8 +11,10 @@ mod export;
 mod jumps;
 mod nodes;
 mod restore;
+mod tokens;
 mod workers;
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -30,6 +32,8 @@ use self::jumps::JumpWatch;
 pub use self::nodes::{Beat, ClusterStatus, Joined};
 pub use self::restore::LostTime;
 use self::restore::Restores;
+pub use self::tokens::RotatedAdminToken;
+use crate::audit::Audit;
 use crate::config::Tuning;
 use crate::coordinator::blobs::Blob;
 use crate::coordinator::layout::SealedBlock;
@@ -77,6 +81,8 @@ struct Shared {
     board: Board,
     jumps: JumpWatch,
     start_ms: u64,
+    admin_token: Option<PathBuf>,
+    audit: Audit,
 }
 
 /// An upload with the permissions to write its blocks.
@@ -120,12 +126,17 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     /// Where changes run.
     pub tasks: TaskGroup,
+    /// The file with the operator's token, if there may be one.
+    pub admin_token: Option<PathBuf>,
+    /// Puts calls on record.
+    pub audit: Audit,
 }
 
 impl Service {
     /// Puts a service together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks } = parts;
+        let Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks, admin_token, audit } =
+            parts;
         let (fail_stop, start_ms) = (FailStop::default(), clock.now_ms());
         let jumps = JumpWatch::new(start_ms, Instant::now());
         let known = if seeded!(CollectedBeforeRecovery) { Vec::new() } else { cluster.restores.clone() };
@@ -145,6 +156,8 @@ impl Service {
             board: Board::default(),
             jumps,
             start_ms,
+            admin_token,
+            audit,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -167,6 +180,11 @@ impl Service {
     /// The nodes.
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
+    }
+
+    /// Puts calls on record.
+    pub fn audit(&self) -> &Audit {
+        &self.shared.audit
     }
 
     /// Does at nodes what the service itself asks of them.

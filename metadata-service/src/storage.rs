@@ -7,6 +7,7 @@
 //! tokens lie beside a folder with neither key nor rows: the key comes before the tokens, so no first start left that; the
 //! folder was emptied, or its disk is not mounted.
 
+pub(crate) mod admin_file;
 mod cluster_key;
 pub(crate) mod import;
 
@@ -176,7 +177,13 @@ async fn check(paths: &Paths, engine: &dyn Engine, identity: &Identity) -> Resul
     let Some(secret) = cluster_key::read(&paths.key)? else {
         return inconsistent(&paths.key, "is missing; restore it from a backup");
     };
-    with_key(paths, &row, secret)
+    let cluster = with_key(paths, &row, secret)?;
+    if let Err(error) = admin_file::follow(&paths.admin_token, engine, &cluster.secret).await {
+        // Whoever needs the token can have it issued anew; the data are served meanwhile.
+        let cause = proto::status::chain(&error);
+        tracing::error!(file = %paths.admin_token.display(), %cause, "the admin token's file may not be the latest one");
+    }
+    Ok(cluster)
 }
 
 fn with_key(paths: &Paths, row: &ClusterRecord, secret: SecretKey) -> Result<Cluster, StartError> {

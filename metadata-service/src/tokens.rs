@@ -13,6 +13,16 @@ pub fn of_tenant(secret: &SecretKey, tenant: &TenantId, key_id: TokenKeyId) -> T
     Token::new(TokenKind::Tenant, key_id, secret.derive("mini-tectonic tenant token v1", &parts))
 }
 
+/// An admin's token that another one made.
+pub fn of_admin(secret: &SecretKey, key_id: TokenKeyId) -> Token {
+    Token::new(TokenKind::Admin, key_id, secret.derive("mini-tectonic admin token v1", &[key_id.as_bytes()]))
+}
+
+/// A join token that the admin made.
+pub fn of_join(secret: &SecretKey, key_id: TokenKeyId) -> Token {
+    Token::new(TokenKind::Join, key_id, secret.derive("mini-tectonic join token v1", &[key_id.as_bytes()]))
+}
+
 /// A node's token; a node has one.
 pub fn of_node(secret: &SecretKey, node: NodeId) -> Token {
     let sum = secret.sum("mini-tectonic node token id v1", &[node.as_bytes()]);
@@ -23,7 +33,7 @@ pub fn of_node(secret: &SecretKey, node: NodeId) -> Token {
 
 /// The row that recognises a token.
 pub fn record(token: &Token, holder: Holder) -> TokenRecord {
-    TokenRecord { holder, secret_sha256: token.secret_sha256() }
+    TokenRecord::new(holder, token.secret_sha256())
 }
 
 #[cfg(test)]

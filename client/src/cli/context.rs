@@ -129,6 +129,20 @@ impl Context {
         }
     }
 
+    /// A session for a tenant's tokens: with the admin's credential, else with the tenant's own.
+    pub(crate) fn admin_or_tenant<'a>(&'a self, tenant: &'a TenantId) -> Result<Session<'a>, Failure> {
+        match self.find(Holder::Admin)? {
+            Some(found) => self.session(found, Some(tenant)),
+            None => self.tenant(tenant),
+        }
+    }
+
+    /// The token of a tenant that the credentials file keeps for this endpoint.
+    pub(crate) fn saved_token(&self, tenant: &TenantId) -> Option<Secret> {
+        let found = self.credentials().and_then(|file| file.find(&self.endpoint, Holder::Tenant(tenant)));
+        found.ok().flatten().map(|credential| credential.token)
+    }
+
     fn find(&self, holder: Holder<'_>) -> Result<Option<Credential>, Failure> {
         if let Some(token) = &self.given {
             return Ok(Some(Credential { token: token.clone(), cluster_id: String::new() }));
@@ -199,13 +213,16 @@ impl Session<'_> {
     pub(crate) fn failed(&self, action: &str, error: &Error) -> Failure {
         let failure = self.context.scene(action, self.tenant).failed(error);
         match error.reason() {
-            Some(Reason::TokenInvalid | Reason::TokenExpired) => {
-                failure.hint(self.context.about_token(&self.cluster_id))
-            }
+            Some(Reason::TokenInvalid) => failure.hint(self.context.about_token(&self.cluster_id)),
+            Some(Reason::TokenExpired) => failure.hint(EXPIRED),
             Some(_) | None => failure,
         }
     }
 }
+
+const EXPIRED: &str = "'mini-tectonic-rs token create -t TENANT --save' makes a tenant another one, with the admin's \
+                       credential or a valid token of all scopes; 'token rotate --admin' showed the next admin token, and \
+                       --reissue-admin-token makes one where that is lost";
 
 /// Writes a line on standard error. Nobody is left to tell when that fails.
 pub(crate) fn say(text: &str) {

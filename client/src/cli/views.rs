@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mini_tectonic_client::Blob;
+use mini_tectonic_client::{AdminRotation, Blob};
 use proto::pb;
 use serde::Serialize;
 
@@ -99,6 +99,76 @@ impl<'a> From<&'a pb::Tenant> for TenantView<'a> {
             usage: tenant.usage.unwrap_or_default().into(),
             traffic_class: tenant.traffic_class().as_str_name(),
         }
+    }
+}
+
+/// The names of a token's scopes.
+pub(crate) fn scope_names(token: &pb::TenantToken) -> Vec<&'static str> {
+    let name = |scope| match scope {
+        pb::TokenScope::Unspecified => "unknown",
+        pb::TokenScope::Read => "read",
+        pb::TokenScope::Write => "write",
+        pb::TokenScope::Delete => "delete",
+        pb::TokenScope::List => "list",
+    };
+    token.scopes().map(name).collect()
+}
+
+/// A tenant's token.
+#[derive(Debug, Serialize)]
+pub(crate) struct TenantTokenView<'a> {
+    key_id: &'a str,
+    scopes: Vec<&'static str>,
+    create_time: Option<String>,
+    expire_time: Option<String>,
+    main: bool,
+}
+
+impl<'a> From<&'a pb::TenantToken> for TenantTokenView<'a> {
+    fn from(token: &'a pb::TenantToken) -> Self {
+        Self {
+            key_id: &token.key_id,
+            scopes: scope_names(token),
+            create_time: time(token.create_time.as_ref()),
+            expire_time: time(token.expire_time.as_ref()),
+            main: token.main,
+        }
+    }
+}
+
+/// A tenant's token just made; its text is there when it was not put elsewhere.
+#[derive(Serialize)]
+pub(crate) struct CreatedTokenView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<&'a str>,
+    #[serde(flatten)]
+    pub(crate) about: TenantTokenView<'a>,
+}
+
+/// A join token just made; its text is there when it was not put elsewhere.
+#[derive(Serialize)]
+pub(crate) struct JoinTokenView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    expire_time: String,
+}
+
+impl<'a> JoinTokenView<'a> {
+    pub(crate) fn new(end: &prost_types::Timestamp, token: Option<&'a str>) -> Self {
+        Self { token, expire_time: end.to_string() }
+    }
+}
+
+/// What a rotation of the admin token did.
+#[derive(Debug, Serialize)]
+pub(crate) struct AdminRotationView {
+    previous_expire_time: String,
+    file_written: bool,
+}
+
+impl From<&AdminRotation> for AdminRotationView {
+    fn from(rotation: &AdminRotation) -> Self {
+        Self { previous_expire_time: rotation.previous_expire_time.to_string(), file_written: rotation.file_written }
     }
 }
 

@@ -6,6 +6,7 @@ mod common;
 mod credentials;
 mod damage;
 mod fsck;
+mod tokens;
 mod workers;
 
 use std::ffi::OsStr;

@@ -249,11 +249,16 @@ impl Check {
             Ok(record) => record,
             Err(damage) => return Ok(Err(damage)),
         };
+        let Some(key_id) = keys::token_of(&row.0) else { return Ok(Err(senseless(row))) };
         let (subject, holder) = match record.holder {
             Holder::Admin | Holder::Join(_) => return Ok(Ok(())),
             Holder::Tenant(tenant) => {
-                let holder = find::<TenantRecord>(self.engine(), &keys::tenant(&tenant)).await?;
-                (Subject { tenant: Some(tenant), ..Subject::default() }, matches!(holder, Found::Nothing))
+                let stray = match find::<TenantRecord>(self.engine(), &keys::tenant(&tenant)).await? {
+                    Found::Record(holder) => !holder.tokens().any(|own| own == key_id),
+                    Found::Damaged(_) => false,
+                    Found::Nothing => true,
+                };
+                (Subject { tenant: Some(tenant), ..Subject::default() }, stray)
             }
             Holder::Node(node) => {
                 let holder = find::<NodeRecord>(self.engine(), &keys::node(node)).await?;
@@ -261,7 +266,7 @@ impl Check {
             }
         };
         let gone = holder && self.is_still(row).await?;
-        let detail = "a token's holder does not exist";
+        let detail = "a token's holder does not exist or does not know it";
         Ok(if gone { Err(orphaned(row, subject, detail, "drop the token's row")) } else { Ok(()) })
     }
 

@@ -5,12 +5,14 @@
 //!
 //! An extent is not asked about: no id of a blob is drawn twice, so what had no owner gets none.
 
+use proto::token::TokenKeyId;
+
 use super::rows::{Found, see};
 use crate::error::MetadataError;
 use crate::store::engine::View;
 use crate::store::keys;
 use crate::store::records::{
-    BlobRecord, BlockRecord, DeletedRecord, ExtentRecord, Holder, ReverseRecord, TokenRecord, decode,
+    BlobRecord, BlockRecord, DeletedRecord, ExtentRecord, Holder, ReverseRecord, TenantRecord, TokenRecord, decode,
 };
 
 /// Whether something refers to a row.
@@ -34,18 +36,20 @@ pub(super) fn is_needed(view: &dyn View, key: &[u8], value: &[u8]) -> Result<boo
         return Ok(holds(extent, |extent: ExtentRecord| extent.block == id));
     }
     match decode::<TokenRecord>(value) {
-        Ok(token) if key.starts_with(keys::TOKENS) => has_holder(view, &token.holder),
-        Ok(_) | Err(_) => Ok(false),
+        Ok(token) => keys::token_of(key).map_or(Ok(false), |key_id| has_holder(view, key_id, &token.holder)),
+        Err(_) => Ok(false),
     }
 }
 
-fn has_holder(view: &dyn View, holder: &Holder) -> Result<bool, MetadataError> {
-    let key = match holder {
-        Holder::Admin | Holder::Join(_) => return Ok(true),
-        Holder::Tenant(tenant) => keys::tenant(tenant),
-        Holder::Node(node) => keys::node(*node),
-    };
-    Ok(view.get(&key)?.is_some())
+fn has_holder(view: &dyn View, key_id: TokenKeyId, holder: &Holder) -> Result<bool, MetadataError> {
+    match holder {
+        Holder::Admin | Holder::Join(_) => Ok(true),
+        Holder::Tenant(tenant) => {
+            let lists = |tenant: TenantRecord| tenant.tokens().any(|own| own == key_id);
+            Ok(holds(see(view, &keys::tenant(tenant))?, lists))
+        }
+        Holder::Node(node) => Ok(view.get(&keys::node(*node))?.is_some()),
+    }
 }
 
 fn holds<R>(found: Found<R>, is_meant: impl FnOnce(R) -> bool) -> bool {

@@ -1,7 +1,8 @@
-//! Tenants and their tokens.
+//! Tenants and their main tokens.
 //!
 //! Owns: `tenant/` rows, the tenants' `token/` rows. A tenant's row, its usage row and its token rows appear and go in
-//! one batch. Two tokens are valid at a time, so that a rotation overlaps.
+//! one batch. Two main tokens are valid at a time, so that a rotation overlaps; others are made by
+//! [`tokens`](super::tokens).
 //!
 //! An id comes free again only when no row tells of its former owner any more (I9): those rows are what keeps it taken,
 //! so no other mark is needed that would have to agree with them. A remembered request answers with a token only while
@@ -12,11 +13,12 @@ use proto::token::{Token, TokenKeyId};
 
 use super::blobs::{Page, page};
 use super::request::{Fingerprint, Once, RequestId, object_id};
+use super::tokens::{row_of, valid};
 use super::{Context, Outcome, unchanged};
 use crate::error::MetadataError;
 use crate::store::engine::{Batch, Decision, Engine, KeyRange, View};
 use crate::store::keys;
-use crate::store::records::{Holder, Quota, TenantRecord, TrafficClass, UsageRecord};
+use crate::store::records::{Quota, Scopes, TenantRecord, TrafficClass, UsageRecord};
 use crate::store::rows::{BatchExt as _, load, read, record_of};
 use crate::tokens;
 
@@ -83,11 +85,6 @@ fn with_class(fingerprint: Fingerprint, class: Option<TrafficClass>) -> Fingerpr
     }
 }
 
-/// Whether the token is one of the two that are valid.
-fn is_valid(record: &TenantRecord, token: TokenKeyId) -> bool {
-    record.token == token || record.previous_token == Some(token)
-}
-
 /// Refuses an id under which rows of a deleted tenant wait for the collector: a new owner would find them as its own.
 fn check_collected(view: &dyn View, tenant: &TenantId) -> Result<(), MetadataError> {
     for prefix in [keys::uploads(tenant), keys::deleted_blobs(tenant), keys::requests(tenant)] {
@@ -110,19 +107,18 @@ pub fn register(view: &dyn View, context: &Context<'_>, command: &RegisterTenant
     let once = Once::new(&command.request, fingerprint);
     let first = once.recall(view, context)?.map(|object| object_id::<TokenKeyId>(&object)).transpose()?;
     if let Some(known) = read::<TenantRecord>(view, &keys::tenant(tenant))? {
-        let Some(token) = first.filter(|token| is_valid(&known, *token)) else {
-            return Err(MetadataError::TenantAlreadyExists(tenant.to_string()));
-        };
+        let taken = || MetadataError::TenantAlreadyExists(tenant.to_string());
+        let token = first.filter(|token| known.tokens().any(|own| own == *token)).ok_or_else(taken)?;
+        valid(view, context, tenant, token)?.ok_or_else(taken)?;
         return unchanged((existing(view, tenant)?, tokens::of_tenant(context.secret, tenant, token)));
     }
     check_collected(view, tenant)?;
     let usage = UsageRecord::default();
     let token = tokens::of_tenant(context.secret, tenant, TokenKeyId::generate(context.entropy));
     let RegisterTenant { quota, traffic_class, .. } = *command;
-    let record =
-        TenantRecord { create_ms: context.now_ms, quota, traffic_class, token: token.key_id, previous_token: None };
+    let record = TenantRecord::new(context.now_ms, quota, traffic_class, token.key_id);
     let mut batch = Batch::default();
-    batch.set(keys::token(token.key_id), &tokens::record(&token, Holder::Tenant(tenant.clone())));
+    batch.set(keys::token(token.key_id), &row_of(context, tenant, &token, Scopes::ALL, None));
     batch.set(keys::tenant(tenant), &record);
     batch.set(keys::usage(tenant), &usage);
     once.remember(&mut batch, context, token.key_id.as_bytes());
@@ -166,7 +162,7 @@ pub fn delete(view: &dyn View, context: &Context<'_>, request: &RequestId, tenan
     }
     let mut batch = Batch::default();
     batch.delete(keys::tenant(tenant));
-    for key_id in [Some(record.token), record.previous_token].into_iter().flatten() {
+    for key_id in record.tokens() {
         batch.delete(keys::token(key_id));
     }
     if usage == UsageRecord::default() {
@@ -176,18 +172,25 @@ pub fn delete(view: &dyn View, context: &Context<'_>, request: &RequestId, tenan
     Ok((Decision { batch, frees_space: true }, ()))
 }
 
-/// Makes a new token; the one before it stays valid, older ones end.
+/// Makes the next main token, which is good for everything until `expire_ms`: when the token ends that makes it. The main
+/// token before stays valid, older ones end.
 ///
 /// # Errors
 /// [`MetadataError::TenantNotFound`]; [`MetadataError::RequestIdReused`] for the repeat of a request whose token has
 /// ended.
-pub fn rotate_token(view: &dyn View, context: &Context<'_>, request: &RequestId, tenant: &TenantId) -> Outcome<Token> {
+pub fn rotate_token(
+    view: &dyn View,
+    context: &Context<'_>,
+    request: &RequestId,
+    tenant: &TenantId,
+    expire_ms: Option<u64>,
+) -> Outcome<Token> {
     let once = Once::new(request, Fingerprint::of("RotateTenantToken").with(tenant.as_str().as_bytes()));
     let mut record = existing(view, tenant)?.record;
     if let Some(object) = once.recall(view, context)? {
         let first: TokenKeyId = object_id(&object)?;
-        let answer = is_valid(&record, first).then(|| tokens::of_tenant(context.secret, tenant, first));
-        return unchanged(answer.ok_or(MetadataError::RequestIdReused)?);
+        valid(view, context, tenant, first)?.ok_or(MetadataError::RequestIdReused)?;
+        return unchanged(tokens::of_tenant(context.secret, tenant, first));
     }
     let token = tokens::of_tenant(context.secret, tenant, TokenKeyId::generate(context.entropy));
     let mut batch = Batch::default();
@@ -195,7 +198,7 @@ pub fn rotate_token(view: &dyn View, context: &Context<'_>, request: &RequestId,
         batch.delete(keys::token(ended));
     }
     record.token = token.key_id;
-    batch.set(keys::token(token.key_id), &tokens::record(&token, Holder::Tenant(tenant.clone())));
+    batch.set(keys::token(token.key_id), &row_of(context, tenant, &token, Scopes::ALL, expire_ms));
     batch.set(keys::tenant(tenant), &record);
     once.remember(&mut batch, context, token.key_id.as_bytes());
     Ok((Decision { batch, frees_space: true }, token))

@@ -12,8 +12,8 @@ use crate::store::keys;
 use crate::store::records::{
     BlobRecord, BlockRecord, BlockSums, ChunkRecord, ClusterRecord, Damage, DamageRecord, DeletedRecord, Description,
     Encoding, ExtentRecord, GarbageChunkRecord, GarbageRecord, Holder, NameRecord, NodeRecord, Quota, Record,
-    RequestRecord, RestoreEnd, RestoreRecord, RetainedRecord, ReverseRecord, TenantRecord, TokenRecord, TrafficClass,
-    UploadRecord, UploadState, UsageRecord, WorkerRecord, decode, encode,
+    RequestRecord, RestoreEnd, RestoreRecord, RetainedRecord, ReverseRecord, Scopes, TenantRecord, TokenRecord,
+    TrafficClass, UploadRecord, UploadState, UsageRecord, WorkerRecord, decode, encode,
 };
 
 type Check = fn(&[u8]);
@@ -76,7 +76,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         encode(&NodeRecord { endpoint: "http://a:1".to_owned(), failure_domain: "rack".to_owned(), create_ms: 1 }),
         encode(&tenant()),
         encode(&UsageRecord { used_bytes: 1, used_blobs: 2, ..UsageRecord::default() }),
-        encode(&TokenRecord { holder: Holder::Join(Some(node_id())), secret_sha256: Sha256::of(b"s") }),
+        encode(&token()),
         encode(&RequestRecord { fingerprint: Sha256::of(b"f"), object: vec![1, 2], expire_ms: 3 }),
         encode(&upload()),
         encode(&GarbageRecord { tenant: tenant_id(), first_block: 3 }),
@@ -172,7 +172,18 @@ fn tenant() -> TenantRecord {
     let token = TokenKeyId::generate(&entropy());
     let quota = Quota { max_bytes: Some(1), max_blobs: None };
     let traffic_class = TrafficClass::Gold;
-    TenantRecord { create_ms: 1, quota, traffic_class, token, previous_token: Some(token) }
+    TenantRecord {
+        previous_token: Some(token),
+        more_tokens: vec![token; 2],
+        ..TenantRecord::new(1, quota, traffic_class, token)
+    }
+}
+
+fn token() -> TokenRecord {
+    let successor = Some(TokenKeyId::generate(&entropy()));
+    let scopes = Scopes::READ;
+    let plain = TokenRecord::new(Holder::Join(Some(node_id())), Sha256::of(b"s"));
+    TokenRecord { scopes, create_ms: Some(1), expire_ms: Some(2), successor, ..plain }
 }
 
 fn upload() -> UploadRecord {
@@ -207,6 +218,7 @@ fn remakes(made: Option<Vec<u8>>, key: &[u8]) {
 /// What is read from a key makes the same key.
 fn parse_key(key: &[u8]) {
     remakes(keys::tenant_of(key).map(|tenant| keys::tenant(&tenant)), key);
+    remakes(keys::token_of(key).map(keys::token), key);
     remakes(keys::usage_of(key).map(|tenant| keys::usage(&tenant)), key);
     remakes(keys::upload_of(key).map(|(tenant, blob)| keys::upload(&tenant, blob)), key);
     remakes(keys::node_of(key).map(keys::node), key);

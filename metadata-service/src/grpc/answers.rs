@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod export;
 mod tenants;
+mod tokens;
 mod uploads;
 
 use prost_types::Timestamp;

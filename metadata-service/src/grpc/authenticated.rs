@@ -3,19 +3,19 @@
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
-use proto::status::to_status;
-use proto::token::Token;
+use proto::error::Classify as _;
+use proto::status::{from_status, to_status};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
+use tonic::transport::server::TcpConnectInfo;
 
-use crate::auth::{Access, Authenticator, access_of, bearer};
-use crate::error::MetadataError;
+use crate::auth::{Authenticator, Refusal, access_of, bearer};
 
-/// A service whose calls come with the [`Principal`](crate::auth::Principal) among their extensions, or not at all.
+/// A service whose calls come with the [`Caller`](crate::auth::Caller) among their extensions, or not at all.
 #[derive(Debug, Clone)]
 pub struct Authenticated<S> {
     inner: S,
@@ -49,29 +49,27 @@ where
         // The service that was polled ready answers this call; its clone is polled for the next one.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
-        let Some(access) = access_of(request.uri().path()) else {
+        let Some((method, access)) = access_of(request.uri().path()) else {
             return Box::pin(async { Ok(Status::unimplemented("there is no such method").into_http()) });
         };
         let authenticator = self.authenticator.clone();
         let token = bearer(request.headers().get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()));
+        let key_id = token.as_ref().ok().map(|token| token.key_id);
+        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
         Box::pin(async move {
-            match authenticate(&authenticator, access, token).await {
-                Ok(principal) => {
-                    request.extensions_mut().insert(principal);
+            match authenticator.admit(access, token).await {
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
                     inner.call(request).await
                 }
-                Err(error) => Ok(to_status(&error).into_http()),
+                Err(error) => {
+                    let status = to_status(&error);
+                    let request_id = from_status(&status).request_id;
+                    let refusal = Refusal { method, key_id, reason: error.reason(), peer, request_id };
+                    authenticator.refused(&refusal).await;
+                    Ok(status.into_http())
+                }
             }
         })
     }
-}
-
-async fn authenticate(
-    authenticator: &Authenticator,
-    access: Access,
-    token: Result<Token, MetadataError>,
-) -> Result<crate::auth::Principal, MetadataError> {
-    let principal = authenticator.principal(&token?).await?;
-    access.check(&principal)?;
-    Ok(principal)
 }

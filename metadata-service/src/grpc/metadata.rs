@@ -2,10 +2,12 @@
 
 use proto::pb;
 use proto::pb::metadata_service_server::MetadataService;
-use tonic::{Request, async_trait};
+use tonic::{Request, Status, async_trait};
 
-use super::convert::{ListBlobs, ListTenants};
+use super::audited::{Audited, command_on_record};
+use super::convert::{Call, ListBlobs, ListTenants, RotateTenantToken};
 use super::{Answer, answer, command};
+use crate::error::MetadataError;
 use crate::service::Service;
 
 /// See the module.
@@ -18,29 +20,36 @@ impl MetadataHandlers {
     pub(super) fn new(service: Service) -> Self {
         Self { service }
     }
+
+    async fn on_record<T: Audited, C>(&self, request: Request<T>) -> Result<C, Status>
+    where
+        C: TryFrom<Call<T>, Error = MetadataError>,
+    {
+        command_on_record(self.service.audit(), request).await
+    }
 }
 
 #[async_trait]
 impl MetadataService for MetadataHandlers {
     async fn register_tenant(&self, request: Request<pb::RegisterTenantRequest>) -> Answer<pb::RegisterTenantResponse> {
-        answer(self.service.register_tenant(command(request)?).await)
+        answer(self.service.register_tenant(self.on_record(request).await?).await)
     }
 
     async fn get_tenant(&self, request: Request<pb::GetTenantRequest>) -> Answer<pb::GetTenantResponse> {
-        answer(self.service.get_tenant(&command(request)?).await)
+        answer(self.service.get_tenant(&self.on_record(request).await?).await)
     }
 
     async fn list_tenants(&self, request: Request<pb::ListTenantsRequest>) -> Answer<pb::ListTenantsResponse> {
-        let ListTenants { size, token } = command(request)?;
+        let ListTenants { size, token } = self.on_record(request).await?;
         answer(self.service.list_tenants(size, &token).await)
     }
 
     async fn update_tenant(&self, request: Request<pb::UpdateTenantRequest>) -> Answer<pb::UpdateTenantResponse> {
-        answer(self.service.update_tenant(command(request)?).await)
+        answer(self.service.update_tenant(self.on_record(request).await?).await)
     }
 
     async fn delete_tenant(&self, request: Request<pb::DeleteTenantRequest>) -> Answer<pb::DeleteTenantResponse> {
-        let (request, tenant) = command(request)?;
+        let (request, tenant) = self.on_record(request).await?;
         answer(self.service.delete_tenant(request, tenant).await)
     }
 
@@ -48,8 +57,29 @@ impl MetadataService for MetadataHandlers {
         &self,
         request: Request<pb::RotateTenantTokenRequest>,
     ) -> Answer<pb::RotateTenantTokenResponse> {
-        let (request, tenant) = command(request)?;
-        answer(self.service.rotate_token(request, tenant).await)
+        let RotateTenantToken { request, tenant, expire_ms } = self.on_record(request).await?;
+        answer(self.service.rotate_token(request, tenant, expire_ms).await)
+    }
+
+    async fn create_tenant_token(
+        &self,
+        request: Request<pb::CreateTenantTokenRequest>,
+    ) -> Answer<pb::CreateTenantTokenResponse> {
+        answer(self.service.create_tenant_token(self.on_record(request).await?).await)
+    }
+
+    async fn list_tenant_tokens(
+        &self,
+        request: Request<pb::ListTenantTokensRequest>,
+    ) -> Answer<pb::ListTenantTokensResponse> {
+        answer(self.service.list_tenant_tokens(&self.on_record(request).await?).await)
+    }
+
+    async fn revoke_tenant_token(
+        &self,
+        request: Request<pb::RevokeTenantTokenRequest>,
+    ) -> Answer<pb::RevokeTenantTokenResponse> {
+        answer(self.service.revoke_tenant_token(self.on_record(request).await?).await)
     }
 
     async fn start_upload(&self, request: Request<pb::StartUploadRequest>) -> Answer<pb::StartUploadResponse> {
@@ -95,10 +125,10 @@ impl MetadataService for MetadataHandlers {
     }
 
     async fn delete_blob(&self, request: Request<pb::DeleteBlobRequest>) -> Answer<pb::DeleteBlobResponse> {
-        answer(self.service.delete_blob(command(request)?).await)
+        answer(self.service.delete_blob(self.on_record(request).await?).await)
     }
 
     async fn undelete_blob(&self, request: Request<pb::UndeleteBlobRequest>) -> Answer<pb::UndeleteBlobResponse> {
-        answer(self.service.undelete_blob(command(request)?).await)
+        answer(self.service.undelete_blob(self.on_record(request).await?).await)
     }
 }

@@ -55,8 +55,13 @@ impl Service {
     ///
     /// # Errors
     /// [`MetadataError`].
-    pub async fn rotate_token(&self, request: RequestId, tenant: TenantId) -> Result<Token, MetadataError> {
-        self.decide(move |view, context| tenants::rotate_token(view, context, &request, &tenant)).await
+    pub async fn rotate_token(
+        &self,
+        request: RequestId,
+        tenant: TenantId,
+        expire_ms: Option<u64>,
+    ) -> Result<Token, MetadataError> {
+        self.decide(move |view, context| tenants::rotate_token(view, context, &request, &tenant, expire_ms)).await
     }
 
     /// See [`tenants::list`]; returns the tenants and the next page's token.

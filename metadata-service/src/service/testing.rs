@@ -9,6 +9,7 @@ use proto::runtime::{Clock, ManualClock, TaskGroup};
 use proto::secret::SecretKey;
 
 use super::{Cluster, Parts, Service};
+use crate::audit::Audit;
 use crate::config::Tuning;
 use crate::mint::Mint;
 use crate::nodes::{ChunkNodes, NodeLink, Registry};
@@ -47,7 +48,19 @@ fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
         entropy: Arc::clone(&entropy),
     };
     let chunk_nodes = Arc::new(NodeLink::new(mint.clone()));
-    Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks: TaskGroup::new() }
+    Parts {
+        engine,
+        cluster,
+        tuning,
+        registry,
+        mint,
+        chunk_nodes,
+        clock,
+        entropy,
+        tasks: TaskGroup::new(),
+        admin_token: None,
+        audit: Audit::none(),
+    }
 }
 
 /// Puts bytes under a key that are no record.

@@ -75,10 +75,25 @@ impl Service {
             State::Lost => Some(format!("node {} at {} is lost: no heartbeat", node.node, node.record.endpoint)),
         });
         let workers = self.list_workers().into_iter().filter_map(|(node, worker)| worker.warning(node));
+        let open = self.tuning().insecure_no_auth.then(|| NO_AUTH.to_owned());
+        let audit = self.audit().trouble().map(|why| {
+            format!("calls of the operator and about tokens are refused while they cannot be put on record: {why}")
+        });
         let damage = (damaged_chunks > 0).then(|| damage_warning(damaged_chunks));
-        latched.into_iter().chain(damage).chain(self.collection_hold()).chain(nodes).chain(workers).collect()
+        latched
+            .into_iter()
+            .chain(open)
+            .chain(audit)
+            .chain(damage)
+            .chain(self.collection_hold())
+            .chain(nodes)
+            .chain(workers)
+            .collect()
     }
 }
+
+const NO_AUTH: &str = "authentication is off (--insecure-no-auth): whoever reaches the metadata service's address may \
+                       read, change and delete everything";
 
 fn damage_warning(count: u64) -> String {
     let most = if count >= COUNTED_MAX as u64 { "at least " } else { "" };

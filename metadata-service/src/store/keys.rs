@@ -325,6 +325,11 @@ pub fn tenant_of(key: &[u8]) -> Option<TenantId> {
     std::str::from_utf8(key.strip_prefix(TENANTS)?).ok()?.parse().ok()
 }
 
+/// The key id of a key of [`token`].
+pub fn token_of(key: &[u8]) -> Option<TokenKeyId> {
+    TokenKeyId::try_from(key.strip_prefix(TOKENS)?).ok()
+}
+
 /// The tenant of a key of a layer whose keys are `layer/tenant/...`.
 pub fn tenant_in(layer: &[u8], key: &[u8]) -> Option<TenantId> {
     let tenant = key.strip_prefix(layer)?.split(|byte| *byte == b'/').next()?;

@@ -17,6 +17,7 @@ mod cluster;
 mod damage;
 mod garbage;
 mod tenant;
+mod token;
 mod upload;
 mod worker;
 
@@ -28,7 +29,8 @@ pub use self::block::{BlockRecord, BlockSums, ChunkRecord, Encoding, ExtentRecor
 pub use self::cluster::{ClusterRecord, NodeRecord, RESTORES_MAX, RestoreEnd, RestoreRecord, SCHEMA};
 pub use self::damage::{Damage, DamageRecord};
 pub use self::garbage::{GarbageChunkRecord, GarbageRecord};
-pub use self::tenant::{Holder, Quota, RequestRecord, TenantRecord, TokenRecord, TrafficClass, UsageRecord};
+pub use self::tenant::{MORE_TOKENS_MAX, Quota, RequestRecord, TenantRecord, TrafficClass, UsageRecord};
+pub use self::token::{Holder, Scope, Scopes, TokenRecord};
 pub use self::upload::{UploadRecord, UploadState};
 pub use self::worker::WorkerRecord;
 

@@ -1,6 +1,6 @@
-//! Expires uploads whose lease ran out, and forgets requests whose time is over.
+//! Expires uploads whose lease ran out, and forgets requests and tokens whose time is over.
 //!
-//! A sweep goes through both layers once, in bounded passes of one page of each; how far it got is only a hint, and is lost
+//! A sweep goes through these layers once, in bounded passes of one page of each; how far it got is only a hint, and is lost
 //! at a restart. What is due is decided again in a commit of its own: an upload that was committed or renewed in between
 //! stays. A crash leaves uploads that the next sweep expires.
 //!
@@ -16,11 +16,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::runtime::worker::{Pass, Worker};
 
+use crate::coordinator::tokens;
 use crate::error::MetadataError;
 use crate::service::Service;
 use crate::store::engine::{KeyRange, Row};
 use crate::store::keys;
-use crate::store::records::{RequestRecord, UploadRecord, UploadState};
+use crate::store::records::{RequestRecord, TokenRecord, UploadRecord, UploadState};
 use crate::store::rows::record_of;
 use crate::workers::place::Place;
 
@@ -39,6 +40,7 @@ pub struct UploadSweeper {
 struct Sweep {
     uploads: Place,
     requests: Place,
+    tokens: Place,
 }
 
 impl UploadSweeper {
@@ -59,8 +61,10 @@ impl UploadSweeper {
         self.expire(&uploads, &mut pass).await?;
         let requests = sweep.requests.next(engine, KeyRange::prefix(keys::REQUESTS), ROWS_PER_PASS).await?;
         self.forget(&requests, &mut pass).await?;
-        // A layer that is through waits for the other, else two long ones would take turns for ever.
-        pass.more = (&sweep.uploads, &sweep.requests) != (&Place::End, &Place::End);
+        let tokens = sweep.tokens.next(engine, KeyRange::prefix(keys::TOKENS), ROWS_PER_PASS).await?;
+        self.forget_tokens(&tokens, &mut pass).await?;
+        // A layer that is through waits for the others, else long ones would take turns for ever.
+        pass.more = [&sweep.uploads, &sweep.requests, &sweep.tokens].iter().any(|place| **place != Place::End);
         *self.sweep() = if pass.more { sweep } else { Sweep::default() };
         Ok(pass)
     }
@@ -98,6 +102,20 @@ impl UploadSweeper {
             }
         }
         pass.changed += self.service.forget_requests(due).await?;
+        Ok(())
+    }
+
+    async fn forget_tokens(&self, rows: &[Row], pass: &mut Pass) -> Result<(), MetadataError> {
+        let now_ms = self.service.now_ms();
+        let mut due = Vec::new();
+        for row in rows {
+            let token: TokenRecord = record_of(row)?;
+            pass.examined += 1;
+            if tokens::is_forgettable(&token, now_ms) {
+                due.push(keys::token_of(&row.0).ok_or_else(|| MetadataError::missing("token's id"))?);
+            }
+        }
+        pass.changed += self.service.forget_tokens(&due).await?;
         Ok(())
     }
 }
@@ -170,7 +188,7 @@ mod tests {
         let (mut passes, mut changed) = (0, 0);
         loop {
             let pass = sweeper.run_once().await.unwrap();
-            assert!(pass.examined <= 2 * ROWS_PER_PASS as u64, "a pass is bounded");
+            assert!(pass.examined <= 3 * ROWS_PER_PASS as u64, "a pass is bounded");
             (passes, changed) = (passes + 1, changed + pass.changed);
             if !pass.more {
                 return (passes, changed);

@@ -171,3 +171,15 @@ async fn a_connection_that_says_nothing_holds_up_neither_the_end_nor_the_next_st
         running.shutdown().await;
     }
 }
+
+#[tokio::test]
+async fn without_authentication_only_a_loopback_address_is_served_whatever_else_is_allowed() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config { storage: folder.path().to_path_buf(), ..world.config() };
+    (config.allow_plaintext_network, config.tuning.insecure_no_auth) = (true, true);
+    let listener = transport::bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
+    let refused = start(config, listener, Deps::default(), CancellationToken::new()).await.unwrap_err();
+    assert!(refused.to_string().contains("--insecure-no-auth"), "{refused}");
+    assert!(!folder.path().join("metadata").try_exists().unwrap(), "nothing was written");
+}

@@ -8,12 +8,14 @@
     reason = "these are tests: a panic is how they fail"
 )]
 
+mod audit;
 mod authentication;
 mod blobs;
 mod damage;
 mod lifecycle;
 mod nodes;
 mod tenants;
+mod tokens;
 mod uploads;
 mod workers;
 mod world;

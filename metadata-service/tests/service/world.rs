@@ -75,9 +75,14 @@ impl World {
         assert!(self.running.take().unwrap().shutdown().await, "the shutdown was not clean");
     }
 
+    /// Starts again after [`World::stop`].
+    pub(crate) async fn go_on(&mut self) {
+        self.open().await;
+    }
+
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
-        self.open().await;
+        self.go_on().await;
     }
 
     pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut Tuning)) {

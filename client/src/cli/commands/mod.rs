@@ -17,6 +17,7 @@ mod rotate_token;
 mod serve;
 mod stat;
 mod status;
+mod token;
 mod undelete;
 mod update_tenant;
 mod workers;
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     UpdateTenant(update_tenant::UpdateTenant),
     DeleteTenant(delete_tenant::DeleteTenant),
     RotateToken(rotate_token::RotateToken),
+    Token(token::Token),
     Put(put::Put),
     Get(get::Get),
     ListBlobs(list_blobs::ListBlobs),
@@ -60,6 +62,7 @@ impl Command {
             Self::UpdateTenant(command) => command.run(context).await,
             Self::DeleteTenant(command) => command.run(context).await,
             Self::RotateToken(command) => command.run(context).await,
+            Self::Token(command) => Box::pin(command.run(context)).await,
             Self::Put(command) => command.run(context).await,
             Self::Get(command) => command.run(context).await,
             Self::ListBlobs(command) => command.run(context).await,

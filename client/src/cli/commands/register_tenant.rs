@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use mini_tectonic_client::RegisteredTenant;
-use proto::ids::TenantId;
 use proto::pb;
 
 use crate::cli::args::TenantArg;
-use crate::cli::context::{Context, Session, say};
+use crate::cli::context::{Context, say};
 use crate::cli::credentials::{Credential, Holder, Secret};
 use crate::cli::failure::Failure;
 use crate::cli::units::parse_size;
@@ -35,7 +34,8 @@ impl RegisterTenant {
         let quota = pb::Quota { max_bytes: self.max_bytes, max_blobs: self.max_blobs };
         let registered = session.client.register_tenant(tenant, quota).await;
         let registered = registered.map_err(|error| session.failed("register-tenant", &error))?;
-        keep_token(context, &session, tenant, registered.token.as_str().into()).await;
+        let cluster_id = session.cluster_id().await;
+        keep_token(context, cluster_id, Holder::Tenant(tenant), registered.token.as_str().into());
         print(context, &registered)
     }
 }
@@ -50,8 +50,8 @@ fn print(context: &Context, registered: &RegisteredTenant) -> Result<(), Failure
 
 /// Keeps a new token in the credentials file and shows it, the only time that it can be seen. `-q` hides it once it has
 /// been kept. A file that cannot be written is no failure of the command: the service made the token.
-pub(crate) async fn keep_token(context: &Context, session: &Session<'_>, tenant: &TenantId, token: Secret) {
-    let kept = keep(context, session, tenant, token.clone()).await;
+pub(crate) fn keep_token(context: &Context, cluster_id: String, holder: Holder<'_>, token: Secret) {
+    let kept = keep(context, cluster_id, holder, token.clone());
     if kept.is_err() || !context.quiet() {
         say(&format!("token: {}", token.expose()));
     }
@@ -63,9 +63,8 @@ pub(crate) async fn keep_token(context: &Context, session: &Session<'_>, tenant:
     }
 }
 
-async fn keep(context: &Context, session: &Session<'_>, tenant: &TenantId, token: Secret) -> Result<PathBuf, Failure> {
-    let cluster_id = session.cluster_id().await;
+fn keep(context: &Context, cluster_id: String, holder: Holder<'_>, token: Secret) -> Result<PathBuf, Failure> {
     let file = context.credentials()?;
-    file.save(context.endpoint(), Holder::Tenant(tenant), Credential { token, cluster_id })?;
+    file.save(context.endpoint(), holder, Credential { token, cluster_id })?;
     Ok(file.path().to_path_buf())
 }

@@ -5,13 +5,14 @@ use clap::Args;
 use super::register_tenant::keep_token;
 use crate::cli::args::TenantArg;
 use crate::cli::context::Context;
+use crate::cli::credentials::Holder;
 use crate::cli::failure::Failure;
 
 /// Make a new token for a tenant; the one before stays valid
 #[derive(Debug, Args)]
 pub(crate) struct RotateToken {
     #[command(flatten)]
-    tenant: TenantArg,
+    pub(super) tenant: TenantArg,
 }
 
 impl RotateToken {
@@ -21,7 +22,7 @@ impl RotateToken {
         let session = context.tenant_or_admin(tenant)?;
         let rotated = session.client.rotate_tenant_token(Some(tenant)).await;
         let token = rotated.map_err(|error| session.failed("rotate-token", &error))?;
-        keep_token(context, &session, tenant, token.as_str().into()).await;
+        keep_token(context, session.cluster_id().await, Holder::Tenant(tenant), token.as_str().into());
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ fn register(bench: &Bench, request_id: &str, quota: Quota) -> Result<(Tenant, To
 
 fn rotate(bench: &Bench, tenant: &TenantId, request_id: &str) -> Result<Token, MetadataError> {
     let (tenant, request) = (tenant.clone(), admin(request_id));
-    bench.decide(move |view, context| tenants::rotate_token(view, context, &request, &tenant))
+    bench.decide(move |view, context| tenants::rotate_token(view, context, &request, &tenant, None))
 }
 
 fn remove(bench: &Bench, tenant: &TenantId, request_id: &str) -> Result<(), MetadataError> {

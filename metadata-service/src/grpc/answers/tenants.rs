@@ -54,9 +54,3 @@ impl FromAnswer<()> for pb::DeleteTenantResponse {
         Self {}
     }
 }
-
-impl FromAnswer<Token> for pb::RotateTenantTokenResponse {
-    fn from_answer(token: Token) -> Self {
-        Self { token: token.expose().to_string() }
-    }
-}

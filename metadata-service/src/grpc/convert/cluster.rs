@@ -8,7 +8,7 @@ use proto::token::TokenKeyId;
 
 use super::Call;
 use super::fields::{endpoint, id, node, text};
-use crate::auth::Principal;
+use crate::auth::{Caller, Principal};
 use crate::check::Options;
 use crate::error::MetadataError;
 use crate::nodes::Report;
@@ -78,7 +78,7 @@ impl TryFrom<Call<pb::ExportMetadataRequest>> for IncludeSecrets {
 impl TryFrom<Call<pb::RegisterNodeRequest>> for (TokenKeyId, RegisterNode) {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::RegisterNodeRequest>) -> Result<Self, MetadataError> {
-        let Principal::Join(join) = caller else {
+        let Principal::Join(join) = caller.principal else {
             return Err(MetadataError::Bug("a call came past its access check"));
         };
         let command = RegisterNode {
@@ -201,7 +201,7 @@ impl TryFrom<Call<pb::CheckClusterRequest>> for Options {
 }
 
 /// The calling node, which a request names.
-fn own_node(caller: &Principal, named: &str) -> Result<NodeId, MetadataError> {
+fn own_node(caller: &Caller, named: &str) -> Result<NodeId, MetadataError> {
     let own = node(caller)?;
     if id::<NodeId>("node_id", named)? == own {
         Ok(own)

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
+use std::time::Duration;
 
 use proto::ids::{IdError, NodeId, TenantId};
 use proto::limits;
 use tonic::codegen::http::Uri;
 
-use crate::auth::Principal;
+use crate::auth::{Caller, Principal};
 use crate::coordinator::request::RequestId;
 use crate::error::MetadataError;
 use crate::store::keys::RequestScope;
@@ -29,8 +30,12 @@ pub(super) fn text(field: &'static str, text: String, bytes_max: usize) -> Resul
 }
 
 /// The caller's own tenant; a request may name it, but no other (I9).
-pub(super) fn own_tenant(caller: &Principal, named: &str) -> Result<TenantId, MetadataError> {
-    let Principal::Tenant(own) = caller else { return Err(NOT_FOR) };
+pub(super) fn own_tenant(caller: &Caller, named: &str) -> Result<TenantId, MetadataError> {
+    let own = match &caller.principal {
+        Principal::Tenant(own) => own,
+        Principal::Anyone => return id("tenant_id", named),
+        Principal::Admin | Principal::Join(_) | Principal::Node(_) => return Err(NOT_FOR),
+    };
     if named.is_empty() {
         return Ok(own.clone());
     }
@@ -39,30 +44,50 @@ pub(super) fn own_tenant(caller: &Principal, named: &str) -> Result<TenantId, Me
 }
 
 /// The tenant that a request is about: any for the admin, for a tenant its own.
-pub(super) fn tenant(caller: &Principal, named: &str) -> Result<TenantId, MetadataError> {
-    match caller {
+pub(super) fn tenant(caller: &Caller, named: &str) -> Result<TenantId, MetadataError> {
+    match &caller.principal {
         Principal::Admin => id("tenant_id", named),
         Principal::Tenant(_) => own_tenant(caller, named),
-        Principal::Join(_) | Principal::Node(_) => Err(NOT_FOR),
+        Principal::Join(_) | Principal::Node(_) | Principal::Anyone => Err(NOT_FOR),
     }
 }
 
+/// The request id of a tenant's own call.
+pub(super) fn own_request(tenant: &TenantId, request_id: String) -> Result<RequestId, MetadataError> {
+    let id = text("request_id", request_id, limits::REQUEST_ID_BYTES_MAX)?;
+    Ok(RequestId { scope: RequestScope::Tenant(tenant.clone()), id })
+}
+
 /// The request id, in the scope of who sent it.
-pub(super) fn request(caller: &Principal, request_id: String) -> Result<RequestId, MetadataError> {
-    let scope = match caller {
+pub(super) fn request(caller: &Caller, request_id: String) -> Result<RequestId, MetadataError> {
+    let scope = match &caller.principal {
         Principal::Admin => RequestScope::Admin,
         Principal::Tenant(tenant) => RequestScope::Tenant(tenant.clone()),
-        Principal::Join(_) | Principal::Node(_) => return Err(NOT_FOR),
+        Principal::Join(_) | Principal::Node(_) | Principal::Anyone => return Err(NOT_FOR),
     };
     Ok(RequestId { scope, id: text("request_id", request_id, limits::REQUEST_ID_BYTES_MAX)? })
 }
 
 /// The calling node.
-pub(super) fn node(caller: &Principal) -> Result<NodeId, MetadataError> {
-    match caller {
+pub(super) fn node(caller: &Caller) -> Result<NodeId, MetadataError> {
+    match &caller.principal {
         Principal::Node(node) => Ok(*node),
-        Principal::Admin | Principal::Tenant(_) | Principal::Join(_) => Err(NOT_FOR),
+        Principal::Admin | Principal::Tenant(_) | Principal::Join(_) | Principal::Anyone => Err(NOT_FOR),
     }
+}
+
+/// A time span that may be absent, between two bounds.
+pub(super) fn span(
+    field: &'static str,
+    span: Option<prost_types::Duration>,
+    bounds: std::ops::RangeInclusive<Duration>,
+) -> Result<Option<Duration>, MetadataError> {
+    let Some(span) = span else { return Ok(None) };
+    let read = Duration::try_from(span).ok().filter(|span| bounds.contains(span));
+    read.map(Some).ok_or_else(|| {
+        let (least, most) = (humantime::format_duration(*bounds.start()), humantime::format_duration(*bounds.end()));
+        MetadataError::field(field, format!("must be between {least} and {most}"))
+    })
 }
 
 /// What a writer says about a blob.

@@ -77,10 +77,3 @@ impl TryFrom<Call<pb::DeleteTenantRequest>> for (RequestId, TenantId) {
         Ok((request(&caller, message.request_id)?, tenant(&caller, &message.tenant_id)?))
     }
 }
-
-impl TryFrom<Call<pb::RotateTenantTokenRequest>> for (RequestId, TenantId) {
-    type Error = MetadataError;
-    fn try_from(Call { caller, message }: Call<pb::RotateTenantTokenRequest>) -> Result<Self, MetadataError> {
-        Ok((request(&caller, message.request_id)?, tenant(&caller, &message.tenant_id)?))
-    }
-}

@@ -8,6 +8,7 @@ use proto::limits;
 use proto::pb;
 
 use super::*;
+use crate::auth::Principal;
 use crate::coordinator::allocate::AllocateBlocks;
 use crate::coordinator::commit::CommitUpload;
 use crate::coordinator::start::StartUpload;
@@ -15,9 +16,15 @@ use crate::coordinator::tenants::RegisterTenant;
 use crate::error::MetadataError;
 use crate::nodes::usecases::RegisterNode;
 use crate::store::keys::RequestScope;
+use crate::store::records::Scopes;
 
-fn tenant() -> Principal {
-    Principal::Tenant("posts".parse().unwrap())
+/// Whoever it is, by a token that allows everything.
+fn by(principal: Principal) -> Caller {
+    Caller { principal, key_id: None, scopes: Scopes::ALL, expire_ms: None }
+}
+
+fn tenant() -> Caller {
+    by(Principal::Tenant("posts".parse().unwrap()))
 }
 
 fn blob_id() -> String {
@@ -25,7 +32,7 @@ fn blob_id() -> String {
 }
 
 /// The field that a refusal names.
-fn refused<C, T>(caller: Principal, message: T) -> Option<&'static str>
+fn refused<C, T>(caller: Caller, message: T) -> Option<&'static str>
 where
     C: TryFrom<Call<T>, Error = MetadataError>,
 {
@@ -44,18 +51,18 @@ fn the_tenant_is_the_token_s_and_another_one_is_missing() {
     assert_eq!(foreign.reason(), Reason::TenantNotFound);
     assert_eq!(foreign.details().resource, Some(("tenant", "images".to_owned())), "what the caller sent");
     assert_eq!(convert("../posts").unwrap_err().details().field, Some("tenant_id"));
-    let admin = Call { caller: Principal::Admin, message: pb::GetBlobRequest::default() };
+    let admin = Call { caller: by(Principal::Admin), message: pb::GetBlobRequest::default() };
     let past_the_check = <(TenantId, BlobId)>::try_from(admin).unwrap_err();
     assert_eq!(past_the_check.reason(), Reason::Internal);
 }
 
 #[test]
 fn request_ids_of_the_admin_and_of_tenants_are_apart() {
-    let scope = |caller: Principal| {
+    let scope = |caller: Caller| {
         let message = pb::RotateTenantTokenRequest { tenant_id: "posts".to_owned(), request_id: "r".to_owned() };
-        <(crate::coordinator::request::RequestId, TenantId)>::try_from(Call { caller, message }).unwrap().0.scope
+        RotateTenantToken::try_from(Call { caller, message }).unwrap().request.scope
     };
-    assert_eq!(scope(Principal::Admin), RequestScope::Admin);
+    assert_eq!(scope(by(Principal::Admin)), RequestScope::Admin);
     assert_eq!(scope(tenant()), RequestScope::Tenant("posts".parse().unwrap()));
 }
 
@@ -66,7 +73,7 @@ fn ids_have_one_form() {
         assert_eq!(refused::<(TenantId, BlobId), _>(tenant(), message), Some("blob_id"), "{bad:?}");
     }
     let message = pb::RegisterTenantRequest { tenant_id: "Posts".to_owned(), ..Default::default() };
-    assert_eq!(refused::<RegisterTenant, _>(Principal::Admin, message), Some("tenant_id"));
+    assert_eq!(refused::<RegisterTenant, _>(by(Principal::Admin), message), Some("tenant_id"));
 }
 
 #[test]
@@ -145,7 +152,7 @@ fn page_sizes_and_classes_out_of_bounds_are_refused() {
     };
     assert_eq!((page(0), page(-1), page(i32::MAX)), (Ok(100), Err(Some("page_size")), Ok(1000)));
     let message = pb::RegisterTenantRequest { tenant_id: "posts".to_owned(), traffic_class: 9, ..Default::default() };
-    assert_eq!(refused::<RegisterTenant, _>(Principal::Admin, message), Some("traffic_class"));
+    assert_eq!(refused::<RegisterTenant, _>(by(Principal::Admin), message), Some("traffic_class"));
 }
 
 #[test]
@@ -153,7 +160,7 @@ fn an_endpoint_is_scheme_and_authority() {
     let entropy = SeededEntropy::new(1);
     let node_id = NodeId::generate(1, &entropy).to_string();
     let convert = |endpoint: &str| {
-        let caller = Principal::Join(proto::token::TokenKeyId::generate(&entropy));
+        let caller = by(Principal::Join(proto::token::TokenKeyId::generate(&entropy)));
         let message =
             pb::RegisterNodeRequest { node_id: node_id.clone(), endpoint: endpoint.to_owned(), ..Default::default() };
         <(proto::token::TokenKeyId, RegisterNode)>::try_from(Call { caller, message })
@@ -181,7 +188,7 @@ fn a_node_speaks_for_itself_only() {
             read_only_reason: "é".repeat(10_000),
             ..Default::default()
         };
-        HeartbeatOf::try_from(Call { caller: Principal::Node(own), message })
+        HeartbeatOf::try_from(Call { caller: by(Principal::Node(own)), message })
     };
     assert_eq!(convert(own).unwrap().report.read_only_reason, "é".repeat(256));
     assert_eq!(convert(other).unwrap_err().reason(), Reason::ScopeMissing);

@@ -6,7 +6,7 @@ use proto::limits;
 use proto::pb;
 
 use super::Call;
-use super::fields::{description, id, own_tenant, request, text};
+use super::fields::{description, id, own_request, own_tenant, text};
 use crate::coordinator::allocate::AllocateBlocks;
 use crate::coordinator::commit::CommitUpload;
 use crate::coordinator::delete::DeleteBlob;
@@ -44,9 +44,10 @@ fn bounded(receipts: Vec<Bytes>) -> Result<Vec<Bytes>, MetadataError> {
 impl TryFrom<Call<pb::StartUploadRequest>> for StartUpload {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::StartUploadRequest>) -> Result<Self, MetadataError> {
+        let tenant = own_tenant(&caller, &message.tenant_id)?;
         Ok(Self {
-            tenant: own_tenant(&caller, &message.tenant_id)?,
-            request: request(&caller, message.request_id)?,
+            request: own_request(&tenant, message.request_id)?,
+            tenant,
             description: description(message.display_name, message.content_type, message.labels)?,
             declared_bytes: message.size_bytes.map(blob_size).transpose()?,
         })
@@ -137,21 +138,15 @@ impl TryFrom<Call<pb::ListBlobsRequest>> for ListBlobs {
 impl TryFrom<Call<pb::DeleteBlobRequest>> for DeleteBlob {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::DeleteBlobRequest>) -> Result<Self, MetadataError> {
-        Ok(Self {
-            tenant: own_tenant(&caller, &message.tenant_id)?,
-            request: request(&caller, message.request_id)?,
-            blob: id("blob_id", &message.blob_id)?,
-        })
+        let tenant = own_tenant(&caller, &message.tenant_id)?;
+        Ok(Self { request: own_request(&tenant, message.request_id)?, tenant, blob: id("blob_id", &message.blob_id)? })
     }
 }
 
 impl TryFrom<Call<pb::UndeleteBlobRequest>> for UndeleteBlob {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::UndeleteBlobRequest>) -> Result<Self, MetadataError> {
-        Ok(Self {
-            tenant: own_tenant(&caller, &message.tenant_id)?,
-            request: request(&caller, message.request_id)?,
-            blob: id("blob_id", &message.blob_id)?,
-        })
+        let tenant = own_tenant(&caller, &message.tenant_id)?;
+        Ok(Self { request: own_request(&tenant, message.request_id)?, tenant, blob: id("blob_id", &message.blob_id)? })
     }
 }

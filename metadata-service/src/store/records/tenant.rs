@@ -1,7 +1,7 @@
-//! Tenants, their tokens, what they hold, and the requests they made.
+//! Tenants, what they hold, and the requests they made.
 
 use proto::checksum::Sha256;
-use proto::ids::{NodeId, TenantId};
+use proto::limits::TENANT_TOKENS_MAX;
 use proto::token::TokenKeyId;
 
 use super::Record;
@@ -36,10 +36,38 @@ pub struct TenantRecord {
     pub quota: Quota,
     /// How urgent its traffic is.
     pub traffic_class: TrafficClass,
-    /// Its newest token.
+    /// Its newest main token. Whether it is valid, its own row says: it may have been revoked.
     pub token: TokenKeyId,
-    /// The token before, which is valid too.
+    /// The main token before.
     pub previous_token: Option<TokenKeyId>,
+    /// Its other tokens, oldest first; at most [`MORE_TOKENS_MAX`].
+    pub more_tokens: Vec<TokenKeyId>,
+}
+
+/// Tokens of a tenant besides the two main ones.
+pub const MORE_TOKENS_MAX: usize = TENANT_TOKENS_MAX - 2;
+
+impl TenantRecord {
+    /// A tenant with its first token.
+    pub fn new(create_ms: u64, quota: Quota, traffic_class: TrafficClass, token: TokenKeyId) -> Self {
+        Self { create_ms, quota, traffic_class, token, previous_token: None, more_tokens: Vec::new() }
+    }
+
+    /// The tokens that it may have, the main ones first.
+    pub fn tokens(&self) -> impl Iterator<Item = TokenKeyId> {
+        [Some(self.token), self.previous_token].into_iter().flatten().chain(self.more_tokens.iter().copied())
+    }
+
+    /// Takes a token out that has ended. The last main one stays named, so that there is one to rotate.
+    pub fn forget_token(&mut self, ended: TokenKeyId) {
+        self.more_tokens.retain(|token| *token != ended);
+        if self.previous_token == Some(ended) {
+            self.previous_token = None;
+        }
+        if self.token == ended {
+            self.token = self.previous_token.take().unwrap_or(ended);
+        }
+    }
 }
 
 /// Layout of [`TenantRecord`].
@@ -57,6 +85,8 @@ pub struct TenantRaw {
     token: Vec<u8>,
     #[prost(bytes = "vec", optional, tag = "6")]
     previous_token: Option<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "20")]
+    more_tokens: Vec<Vec<u8>>,
 }
 
 impl Record for TenantRecord {
@@ -76,6 +106,7 @@ impl Record for TenantRecord {
             traffic_class,
             token: self.token.as_bytes().to_vec(),
             previous_token: self.previous_token.map(|token| token.as_bytes().to_vec()),
+            more_tokens: self.more_tokens.iter().map(|token| token.as_bytes().to_vec()).collect(),
         }
     }
 
@@ -92,6 +123,11 @@ impl Record for TenantRecord {
             traffic_class,
             token: TokenKeyId::try_from(raw.token.as_slice()).ok()?,
             previous_token: raw.previous_token.as_deref().map(TokenKeyId::try_from).transpose().ok()?,
+            more_tokens: raw
+                .more_tokens
+                .iter()
+                .map(|id| TokenKeyId::try_from(id.as_slice()).ok())
+                .collect::<Option<_>>()?,
         })
     }
 }
@@ -129,73 +165,6 @@ impl Record for UsageRecord {
 
     fn from_raw(raw: Self) -> Option<Self> {
         Some(raw)
-    }
-}
-
-/// Whose a token is, and what it is bound to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
-    /// The operator.
-    Admin,
-    /// A tenant.
-    Tenant(TenantId),
-    /// Whoever joins with it first: that node, once one has.
-    Join(Option<NodeId>),
-    /// A node.
-    Node(NodeId),
-}
-
-/// A token: enough to recognise it, not enough to use it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenRecord {
-    /// Whose it is.
-    pub holder: Holder,
-    /// SHA-256 of its secret.
-    pub secret_sha256: Sha256,
-}
-
-/// Layout of [`TokenRecord`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct TokenRaw {
-    #[prost(bytes = "vec", tag = "1")]
-    secret_sha256: Vec<u8>,
-    #[prost(uint32, tag = "2")]
-    kind: u32,
-    #[prost(string, tag = "3")]
-    tenant: String,
-    #[prost(bytes = "vec", tag = "4")]
-    node: Vec<u8>,
-}
-
-impl Record for TokenRecord {
-    type Raw = TokenRaw;
-    const NAME: &'static str = "token";
-
-    fn to_raw(&self) -> TokenRaw {
-        let secret_sha256 = self.secret_sha256.as_bytes().to_vec();
-        let raw = TokenRaw { secret_sha256, ..TokenRaw::default() };
-        match &self.holder {
-            Holder::Admin => TokenRaw { kind: 1, ..raw },
-            Holder::Tenant(tenant) => TokenRaw { kind: 2, tenant: tenant.to_string(), ..raw },
-            Holder::Join(node) => {
-                let node = node.map(|node| node.as_bytes().to_vec()).unwrap_or_default();
-                TokenRaw { kind: 3, node, ..raw }
-            }
-            Holder::Node(node) => TokenRaw { kind: 4, node: node.as_bytes().to_vec(), ..raw },
-        }
-    }
-
-    fn from_raw(raw: TokenRaw) -> Option<Self> {
-        let node = || NodeId::try_from(raw.node.as_slice()).ok();
-        let holder = match raw.kind {
-            1 => Holder::Admin,
-            2 => Holder::Tenant(raw.tenant.parse().ok()?),
-            3 if raw.node.is_empty() => Holder::Join(None),
-            3 => Holder::Join(Some(node()?)),
-            4 => Holder::Node(node()?),
-            _ => return None,
-        };
-        Some(Self { holder, secret_sha256: Sha256::try_from(raw.secret_sha256.as_slice()).ok()? })
     }
 }
 

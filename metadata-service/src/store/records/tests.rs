@@ -146,7 +146,8 @@ fn every_record_reads_as_written_and_no_damaged_one_is_read() {
     keeps(&UsageRecord::default());
     for traffic_class in [TrafficClass::Gold, TrafficClass::Silver, TrafficClass::Bronze] {
         let quota = Quota { max_bytes: Some(0), max_blobs: None };
-        keeps(&TenantRecord { create_ms: 1, quota, traffic_class, token: key_id, previous_token: Some(key_id) });
+        let tenant = TenantRecord::new(1, quota, traffic_class, key_id);
+        keeps(&TenantRecord { previous_token: Some(key_id), more_tokens: vec![key_id; 14], ..tenant });
     }
     for holder in [
         Holder::Admin,
@@ -155,7 +156,7 @@ fn every_record_reads_as_written_and_no_damaged_one_is_read() {
         Holder::Join(Some(node)),
         Holder::Node(node),
     ] {
-        keeps(&TokenRecord { holder, secret_sha256: Sha256::of(b"s") });
+        keeps(&TokenRecord::new(holder, Sha256::of(b"s")));
     }
     keeps(&RequestRecord { fingerprint: Sha256::of(b"f"), object: vec![1, 2], expire_ms: 3 });
     keeps(&NodeRecord { endpoint: "http://a".to_owned(), failure_domain: "rack".to_owned(), create_ms: 1 });

@@ -389,6 +389,8 @@ fn service(
         clock: Arc::<ManualClock>::clone(clock),
         entropy,
         tasks: TaskGroup::new(),
+        admin_token: None,
+        audit: crate::audit::Audit::none(),
     })
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::super::*;
 use super::model::{Fate, Known, Model};
 use crate::store::records::{
-    ExtentRecord, GarbageRecord, Holder, NameRecord, RequestRecord, RetainedRecord, ReverseRecord, decode, encode,
+    ExtentRecord, GarbageRecord, Holder, NameRecord, RequestRecord, RetainedRecord, ReverseRecord, TokenRecord, decode,
+    encode,
 };
 use crate::tokens;
 
@@ -14,7 +15,7 @@ pub(super) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 impl Model {
     /// Every row that is there because of this tenant. A request's fingerprint is taken from `found`: what it sums up is
-    /// told by which repeats are taken for repeats.
+    /// told by which repeats are taken for repeats. So is the moment a token was made, on which nothing depends.
     pub(super) fn rows(&self, secret: &SecretKey, found: &Rows) -> Rows {
         let mut rows = Rows::new();
         self.tenant_rows(secret, found, &mut rows);
@@ -34,7 +35,11 @@ impl Model {
             rows.insert(keys::tenant(&self.tenant), encode(record));
             for key_id in [Some(record.token), record.previous_token].into_iter().flatten() {
                 let token = tokens::of_tenant(secret, &self.tenant, key_id);
-                rows.insert(keys::token(key_id), encode(&tokens::record(&token, Holder::Tenant(self.tenant.clone()))));
+                let key = keys::token(key_id);
+                let known = found.get(&key).and_then(|bytes| decode::<TokenRecord>(bytes).ok());
+                let create_ms = known.and_then(|known| known.create_ms);
+                let row = tokens::record(&token, Holder::Tenant(self.tenant.clone()));
+                rows.insert(key, encode(&TokenRecord { create_ms, ..row }));
             }
         }
         if let Some(usage) = self.usage_row() {

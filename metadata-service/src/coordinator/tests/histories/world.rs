@@ -353,7 +353,8 @@ impl World {
 
     fn rotate(&mut self) {
         let (tenant, request) = (self.model.tenant.clone(), admin(""));
-        let answer = self.bench.decide(move |view, context| tenants::rotate_token(view, context, &request, &tenant));
+        let answer =
+            self.bench.decide(move |view, context| tenants::rotate_token(view, context, &request, &tenant, None));
         let said = self.model.record.clone().ok_or(Reason::TenantNotFound);
         let Some((mut record, token)) = self.agree("rotate token", said, answer) else { return };
         record.previous_token = Some(std::mem::replace(&mut record.token, token.key_id));

@@ -3,13 +3,16 @@
 use futures_util::future::BoxFuture;
 use proto::entropy::SeededEntropy;
 use proto::ids::{ChunkId, NodeId};
+use proto::limits::JOIN_TOKEN_LIFE;
 
 use super::stage::{Stage, commit, registration, request, upload};
 use crate::coordinator::allocate::AllocateBlocks;
 use crate::coordinator::collect::hasten::Walk;
 use crate::coordinator::delete::DeleteBlob;
 use crate::coordinator::layout::ReadRange;
+use crate::coordinator::operator_tokens::CreateJoinToken;
 use crate::coordinator::tenants::UpdateTenant;
+use crate::coordinator::tokens::{CreateTenantToken, RevokeTenantToken};
 use crate::coordinator::undelete::UndeleteBlob;
 use crate::error::MetadataError;
 use crate::nodes::Report;
@@ -17,7 +20,7 @@ use crate::nodes::damage::ChunkReport;
 use crate::nodes::usecases::RegisterNode;
 use crate::service::LostTime;
 use crate::store::keys::{self, RequestScope};
-use crate::store::records::{Damage, Quota};
+use crate::store::records::{Damage, Quota, Scopes};
 use crate::workers::board::{Change, WorkerName};
 
 /// What an operation does to the rows.
@@ -47,13 +50,60 @@ impl Operation {
 }
 
 /// All of them.
-pub(super) const OPERATIONS: [Operation; 35] = [
+pub(super) const OPERATIONS: [Operation; 40] = [
     Operation {
         name: "RegisterTenant",
         effect: Effect::Adds,
         run: |s| {
             Box::pin(async move { s.service.register_tenant(registration(&"new".parse().unwrap())).await.map(drop) })
         },
+    },
+    Operation {
+        name: "CreateTenantToken",
+        effect: Effect::Adds,
+        run: |s| {
+            Box::pin(async move {
+                let (tenant, request, scopes) = (s.tenant.clone(), request("adding"), Scopes::READ);
+                let command = CreateTenantToken { tenant, request, scopes, life_ms: None, maker_expire_ms: None };
+                s.service.create_tenant_token(command).await.map(drop)
+            })
+        },
+    },
+    Operation {
+        name: "CreateJoinToken",
+        effect: Effect::Adds,
+        run: |s| {
+            Box::pin(async move {
+                let command = CreateJoinToken { request: request("adding"), life: JOIN_TOKEN_LIFE };
+                s.service.create_join_token(command).await.map(drop)
+            })
+        },
+    },
+    Operation {
+        name: "RevokeTenantToken",
+        effect: Effect::Frees,
+        run: |s| {
+            Box::pin(async move {
+                let known = s.service.list_tenant_tokens(&s.tenant).await?;
+                let (tenant, request, key_id) = (s.tenant.clone(), request("freeing"), known[0].key_id);
+                s.service.revoke_tenant_token(RevokeTenantToken { tenant, request, key_id }).await
+            })
+        },
+    },
+    Operation {
+        name: "ForgetTokens",
+        effect: Effect::Decides,
+        run: |s| {
+            Box::pin(async move {
+                let known = s.service.list_tenant_tokens(&s.tenant).await?;
+                s.service.forget_tokens(&[known[0].key_id]).await.map(drop)
+            })
+        },
+    },
+    Operation {
+        name: "ListTenantTokens",
+        effect: Effect::Reads,
+        run: |s| Box::pin(async move { s.service.list_tenant_tokens(&s.tenant).await.map(drop) }),
     },
     Operation {
         name: "StartUpload",
@@ -109,7 +159,9 @@ pub(super) const OPERATIONS: [Operation; 35] = [
     Operation {
         name: "RotateToken",
         effect: Effect::Frees,
-        run: |s| Box::pin(async move { s.service.rotate_token(request("freeing"), s.tenant.clone()).await.map(drop) }),
+        run: |s| {
+            Box::pin(async move { s.service.rotate_token(request("freeing"), s.tenant.clone(), None).await.map(drop) })
+        },
     },
     Operation {
         name: "CommitUpload",

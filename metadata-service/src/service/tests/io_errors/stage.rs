@@ -177,7 +177,7 @@ async fn rows_of_a_start(service: &Service, join: &[TokenKeyId]) {
     let mut batch = Batch::default();
     batch.set(keys::cluster(), &row);
     for token in join {
-        batch.set(keys::token(*token), &TokenRecord { holder: Holder::Join(None), secret_sha256: sum() });
+        batch.set(keys::token(*token), &TokenRecord::new(Holder::Join(None), sum()));
     }
     let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
     put.await.unwrap();
