@@ -15,6 +15,7 @@ use proto::runtime::{Clock as _, SystemClock, TaskGroup, transport};
 use proto::secret::SecretKey;
 use proto::status::to_status;
 use proto::token::{Token, TokenKind};
+use proto::traffic::TrafficClass;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -131,7 +132,8 @@ impl Peer {
         let state = self.state();
         let (cluster, node) = (state.cluster, state.node.as_ref().unwrap().0);
         let tenant = Some("posts".parse().unwrap());
-        Capability { cluster, node, tenant, permit, binding, not_before_ms: now_ms, expire_ms: now_ms + 900_000 }
+        let (class, expire_ms) = (TrafficClass::Silver, now_ms + 900_000);
+        Capability { cluster, node, tenant, class, permit, binding, not_before_ms: now_ms, expire_ms }
     }
 
     pub(crate) fn sign(&self, capability: &Capability) -> String {

@@ -10,6 +10,7 @@
 
 mod authentication;
 mod blobs;
+mod classes;
 mod damage;
 mod lifecycle;
 mod nodes;
