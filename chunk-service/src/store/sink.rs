@@ -7,6 +7,9 @@
 //! A write that is not gold's syncs its file whenever so many bytes are unsynced. A file system that orders data before
 //! its journal (ext4) writes the pages of all files when any is synced: without that bound the sync of a small gold chunk
 //! would wait until the disk has taken whole chunks of others. The receipt rests on the last sync alone, as ever.
+//! Measured on ext4 with two writers of 64 MiB beside one that creates 4 KiB and syncs: that one's 99th percentile was
+//! 121 ms without a bound, 66, 44 and 32 ms with 32, 16 and 8 MiB, no less with 4 or 2; the writers lost a fifth with 8 MiB,
+//! and two fifths with 2. Hence the default of 8 MiB.
 
 use std::sync::Arc;
 
