@@ -5,6 +5,8 @@
 //! that what is measured is the services and not who of all gets the processor. Each combination of loads runs for a while
 //! after a warm-up: gold alone, bronze alone, both.
 //!
+//! What bronze puts is deleted at once and collected after 45 s, so the disk needs some 20 GiB for the long form.
+//!
 //! What is judged (`--judge`), with the scheduler on:
 //! * gold's reads: their 99th percentile is at most twice that of gold alone, or 5 ms more;
 //! * gold's durable writes: theirs is at most 50 ms more (a file system's journal makes them wait for bronze's pages);

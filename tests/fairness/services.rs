@@ -81,10 +81,23 @@ impl Services {
         Ok(LoadProcess { kind, child, lines: BufReader::new(stdout).lines() })
     }
 
-    /// What the chunk service has done for each class.
+    /// What the chunk service has done for each class, as of a heartbeat that was not there before.
     pub(crate) async fn class_loads(&self) -> Result<Vec<pb::ClassLoad>> {
-        let status = self.operator.cluster_status().await?;
-        Ok(status.nodes.into_iter().flat_map(|node| node.class_loads).collect())
+        let before = self.node().await?.last_heartbeat_time;
+        let fresh = async {
+            loop {
+                let node = self.node().await?;
+                if node.last_heartbeat_time != before {
+                    return Ok(node.class_loads);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, fresh).await.context("the chunk service is silent")?
+    }
+
+    async fn node(&self) -> Result<pb::Node> {
+        self.operator.cluster_status().await?.nodes.into_iter().next().context("there is a chunk service")
     }
 
     /// Ends them.

@@ -75,7 +75,7 @@ impl Rules {
             weights: [60, 30, 10],
             lower_in_flight: (places / 8).max(1),
             gold_lingers: Duration::from_secs(1),
-            gold_waits_max: Duration::from_millis(25),
+            gold_waits_max: Duration::from_millis(50),
             owed_max: Duration::from_millis(100),
         }
     }

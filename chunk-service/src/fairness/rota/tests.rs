@@ -271,13 +271,13 @@ fn no_lower_job_begins_while_a_gold_one_is_old_unless_its_class_is_owed() {
     let (gold, bronze) = (account(Gold, "gold"), account(Bronze, "bronze"));
     let old = rota.request(Duration::ZERO, &gold, false);
     assert_eq!(rota.next(Duration::ZERO).unwrap().id, old);
-    let young = rota.request(20 * MS, &bronze, false);
-    assert_eq!(rota.next(20 * MS).unwrap().id, young, "the gold job is not old yet");
-    rota.end(21 * MS, young, MS);
-    rota.request(26 * MS, &bronze, false);
-    assert_eq!(rota.next(26 * MS), None);
-    rota.end(27 * MS, old, 27 * MS);
-    assert!(rota.next(27 * MS).is_some(), "it has ended");
+    let young = rota.request(50 * MS, &bronze, false);
+    assert_eq!(rota.next(50 * MS).unwrap().id, young, "the gold job is not old yet");
+    rota.end(51 * MS, young, MS);
+    rota.request(51 * MS, &bronze, false);
+    assert_eq!(rota.next(51 * MS), None);
+    rota.end(52 * MS, old, 52 * MS);
+    assert!(rota.next(52 * MS).is_some(), "it has ended");
 }
 
 #[test]
