@@ -94,6 +94,8 @@ impl Rules {
 const VIRTUAL: u64 = 100;
 /// What a job is thought to take before any has ended.
 const FIRST_ESTIMATE: Duration = Duration::from_millis(1);
+/// From how long on a class without jobs is at rest.
+const REST: Duration = Duration::from_millis(100);
 /// Groups that are kept before idle ones are looked for.
 const GROUPS_KEPT: usize = 16;
 
@@ -282,18 +284,21 @@ impl Rota {
         if account.class == TrafficClass::Gold {
             self.gold.insert(id, now);
         }
-        self.arrive(account);
+        self.arrive(now, account);
         let kept_for = self.rules.gold_lingers;
         self.class_mut(account.class).push(&account.tenant, request, now, kept_for);
         id
     }
 
-    /// A class that comes back after a rest begins where the others are.
-    fn arrive(&mut self, account: &Account) {
+    /// A class that comes back after a rest begins where the others are. Between two jobs of one client there is no rest:
+    /// else who asks for one job at a time would lose what it is owed each time. More than that is never kept.
+    fn arrive(&mut self, now: Duration, account: &Account) {
         let clock = self.clock;
+        let owed = Rules::virtual_time(self.rules.owed_max, self.rules.weight(account.class));
         let class = self.class_mut(account.class);
+        let rested = class.seen.is_none_or(|seen| now.saturating_sub(seen) >= REST);
         if !class.is_busy() {
-            class.spent = class.spent.max(clock);
+            class.spent = class.spent.max(if rested { clock } else { clock.saturating_sub(owed) });
         }
     }
 
@@ -336,7 +341,7 @@ impl Rota {
         };
         if urgent_first {
             let Urgent { request, account } = self.urgent.pop_front()?;
-            self.arrive(&account);
+            self.arrive(now, &account);
             return Some(self.begin(now, request, account));
         }
         let account = account?;

@@ -180,7 +180,15 @@ proptest! {
         let flood = clients(Gold, "gold", places + gold, takes[0] * MS, Duration::ZERO);
         let one = clients(class, "lower", 1, takes[1] * MS, Duration::ZERO);
         let mut disk = Disk::new(Rules::new(places, true), vec![flood, one]);
-        disk.run_for(Duration::from_secs(5));
+        disk.run_for(Duration::from_secs(2));
+        let before = disk.served[1];
+        disk.run_for(Duration::from_secs(4));
+        // Its share, or all that one client with one job at a time can have.
+        let weight = f64::from(u32::try_from(disk.rota.rules.weight(class)).unwrap());
+        let share = 4.0 * f64::from(u32::try_from(places).unwrap()) * weight / (60.0 + weight);
+        let at_most = 4.0 * f64::from(takes[1]) / f64::from(takes[0] + takes[1]);
+        let had = (disk.served[1] - before).as_secs_f64();
+        prop_assert!(had >= 0.5 * share.min(at_most), "{had} s of {share} s and {at_most} s");
         // Gold's disk time until bronze is owed a turn, and its turn: a job of gold's to end, and its own.
         let bound = 600 * MS / u32::try_from(places).unwrap() + 200 * MS + takes[0] * 12 * MS;
         let waited = disk.longest_wait[1];
@@ -240,6 +248,22 @@ proptest! {
         rota.clear();
         running.into_iter().for_each(|id| rota.end(now, id, MS));
         prop_assert_eq!((rota.waiting(), rota.running(), rota.gold.len()), (0, 0, 0));
+    }
+}
+
+/// A class that asks for little all the time must not come to be owed for all that it never wanted.
+#[test]
+fn who_asked_for_little_for_long_has_no_more_than_its_share_then() {
+    for (modest, greedy, expected) in [(Gold, Bronze, 600.0 / 7.0), (Bronze, Gold, 100.0 / 7.0)] {
+        let trickle = clients(modest, "modest", 1, MS, 50 * MS);
+        let flood = clients(greedy, "greedy", 40, 5 * MS, Duration::ZERO);
+        let mut disk = Disk::new(Rules::new(8, true), vec![trickle, flood]);
+        disk.run_for(Duration::from_secs(60));
+        disk.groups[0].pause = Duration::ZERO;
+        (0..40).for_each(|_client| disk.asks_at(disk.now, 0));
+        disk.run_for(Duration::from_secs(2));
+        let shares = disk.shares_over(Duration::from_secs(10));
+        assert!(near(&shares[..1], &[expected], 3.0), "{modest:?}: {shares:?}");
     }
 }
 
