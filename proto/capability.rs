@@ -13,6 +13,7 @@ use crate::checksum::Sha256;
 use crate::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId, TenantId};
 use crate::pb;
 use crate::secret::{SECRET_BYTES, SecretKey};
+use crate::traffic::TrafficClass;
 
 pub(crate) const LABEL: &str = "mini-tectonic capability v1";
 const VERSION: u32 = 1;
@@ -111,6 +112,8 @@ pub struct Capability {
     pub node: NodeId,
     /// The tenant on whose behalf; `None` for the metadata service's own work, which never writes.
     pub tenant: Option<TenantId>,
+    /// How urgent the call is. The metadata service's own work is bronze whatever is said here.
+    pub class: TrafficClass,
     /// What is permitted.
     pub permit: Permit,
     /// On which chunk.
@@ -141,7 +144,7 @@ pub fn sign(capability: &Capability, key: &NodeKey, nonce: [u8; 8]) -> String {
 }
 
 fn body(capability: &Capability, key_id: u32, nonce: [u8; 8]) -> pb::CapabilityBody {
-    let Capability { cluster, node, tenant, permit, binding, not_before_ms, expire_ms } = capability;
+    let Capability { cluster, node, tenant, class, permit, binding, not_before_ms, expire_ms } = capability;
     let (operation, max_bytes, read) = match permit {
         Permit::Write { max_bytes } => (pb::Operation::Write, *max_bytes, None),
         Permit::Read(read) => (pb::Operation::Read, 0, Some(read)),
@@ -172,6 +175,7 @@ fn body(capability: &Capability, key_id: u32, nonce: [u8; 8]) -> pb::CapabilityB
         not_before_ms: *not_before_ms,
         expire_ms: *expire_ms,
         nonce: Bytes::copy_from_slice(&nonce),
+        traffic_class: pb::TrafficClass::from(*class).into(),
     }
 }
 
@@ -234,10 +238,14 @@ fn parse(body: &pb::CapabilityBody) -> Option<Capability> {
     if tenant.is_none() && matches!(permit, Permit::Write { .. }) {
         return None;
     }
+    // Capabilities of an earlier version say nothing of it.
+    let said = TrafficClass::from_wire(body.traffic_class).ok()?.unwrap_or_default();
+    let class = if tenant.is_some() { said } else { TrafficClass::Bronze };
     Some(Capability {
         cluster: ClusterId::try_from(body.cluster_id.as_ref()).ok()?,
         node: NodeId::try_from(body.node_id.as_ref()).ok()?,
         tenant,
+        class,
         permit,
         binding: ChunkBinding {
             chunk: ChunkId::try_from(body.chunk_id.as_ref()).ok()?,
@@ -285,7 +293,8 @@ mod tests {
         };
         let cluster = ClusterId::generate(1, &entropy);
         let tenant = Some("posts".parse().unwrap());
-        (Capability { cluster, node, tenant, permit, binding, not_before_ms: 1_000, expire_ms: 2_000 }, key)
+        let class = TrafficClass::Gold;
+        (Capability { cluster, node, tenant, class, permit, binding, not_before_ms: 1_000, expire_ms: 2_000 }, key)
     }
 
     fn check(text: &str, capability: &Capability, key: &NodeKey, now_ms: u64) -> Result<Capability, CapabilityError> {
@@ -308,9 +317,30 @@ mod tests {
     fn the_metadata_service_s_own_work_names_no_tenant_and_never_writes() {
         for (permit, taken) in [(Permit::Delete, true), (Permit::List, true), (Permit::Write { max_bytes: 7 }, false)] {
             let (capability, key) = example(permit);
-            let own = Capability { tenant: None, binding: ChunkBinding::none(), ..capability };
+            let own =
+                Capability { tenant: None, class: TrafficClass::Bronze, binding: ChunkBinding::none(), ..capability };
             assert_eq!(check(&sign(&own, &key, [9; 8]), &own, &key, 1_500).is_ok(), taken, "{permit:?}");
         }
+    }
+
+    #[test]
+    fn a_capability_without_a_class_is_silver_and_one_of_the_metadata_service_s_own_is_bronze() {
+        let (capability, key) = example(Permit::Delete);
+        let signed = |body: &pb::CapabilityBody| {
+            let mut signed = body.encode_to_vec();
+            let sum = key.secret.sum(LABEL, &[&signed]);
+            signed.extend_from_slice(&sum);
+            URL_SAFE_NO_PAD.encode(signed)
+        };
+        let class = |traffic_class, tenant_id: &str| {
+            let body = body(&capability, key.key_id, [9; 8]);
+            let text = signed(&pb::CapabilityBody { traffic_class, tenant_id: tenant_id.to_owned(), ..body });
+            check(&text, &capability, &key, 1_500).map(|capability| capability.class)
+        };
+        assert_eq!(class(0, "posts"), Ok(TrafficClass::Silver), "as capabilities were before there were classes");
+        assert_eq!(class(1, "posts"), Ok(TrafficClass::Gold));
+        assert_eq!(class(9, "posts"), Err(CapabilityError::Invalid));
+        assert_eq!((class(0, ""), class(1, "")), (Ok(TrafficClass::Bronze), Ok(TrafficClass::Bronze)));
     }
 
     #[test]

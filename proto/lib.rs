@@ -19,6 +19,7 @@ pub mod runtime;
 pub mod secret;
 pub mod status;
 pub mod token;
+pub mod traffic;
 
 /// Messages and stubs generated from `proto/minitectonic/v1/*.proto`.
 #[allow(

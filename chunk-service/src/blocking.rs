@@ -1,24 +1,30 @@
-//! The one door to the disk: file work runs on threads that may block, a bounded number of them at a time.
+//! The one door to the disk: file work runs on threads that may block, a bounded number of them at a time, in the order
+//! that the [scheduler](crate::fairness) decides.
 //!
 //! A job never waits for another job, so the bound cannot deadlock. A job that was started runs to its end whatever
 //! becomes of the task that asked for it, and keeps its place until then. So whoever changes a chunk's files must own
 //! the chunk until the job has ended: it runs in a task that no client can cancel. A panic in a job is fatal (I19): what it
 //! guarded can no longer be trusted, so the service is asked to stop.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ChunkError;
+use crate::fairness::{Account, Closed, Rules, Scheduler, Turn};
 
-/// Hands jobs to blocking threads. Clones share the bound.
+impl From<Closed> for ChunkError {
+    fn from(_closed: Closed) -> Self {
+        Self::Draining
+    }
+}
+
+/// Hands jobs to blocking threads, on somebody's account. Clones share the scheduler.
 #[derive(Debug, Clone)]
 pub(crate) struct Blocking {
-    places: Arc<Semaphore>,
-    threads: usize,
+    scheduler: Scheduler,
+    account: Account,
     broken: CancellationToken,
 }
 
@@ -29,38 +35,115 @@ pub(crate) struct Job<T> {
     broken: CancellationToken,
 }
 
-impl Blocking {
-    /// At most `threads` jobs at once; a panic in one fires `broken`.
-    pub(crate) fn new(threads: usize, broken: CancellationToken) -> Self {
-        Self { places: Arc::new(Semaphore::new(threads)), threads, broken }
+/// What a long job asks between two steps.
+#[derive(Debug)]
+pub(crate) struct Breath {
+    turn: Turn,
+    stop: CancellationToken,
+}
+
+impl Breath {
+    /// Notes that so many bytes were read or written.
+    pub(crate) fn moved(&mut self, bytes: u64) {
+        self.turn.moved(bytes);
     }
 
-    /// Waits for a free place and starts the job there.
+    /// Lets others have their turn, if they wait. Returns whether the job may go on.
+    pub(crate) fn may_go_on(&mut self) -> bool {
+        !self.stop.is_cancelled() && self.turn.breathe().is_ok()
+    }
+}
+
+impl Blocking {
+    /// Jobs of the services' own, by these rules; a panic in one fires `broken`.
+    pub(crate) fn new(rules: Rules, broken: CancellationToken) -> Self {
+        Self { scheduler: Scheduler::new(rules), account: Account::own(), broken }
+    }
+
+    /// The same for jobs on this account.
+    pub(crate) fn on_account(&self, account: Account) -> Self {
+        Self { account, ..self.clone() }
+    }
+
+    /// Who decides whose turn it is.
+    pub(crate) fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// On whose account jobs are.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    fn spawn<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Job<T> {
+        Job { handle: tokio::task::spawn_blocking(job), broken: self.broken.clone() }
+    }
+
+    /// Waits for a turn and starts a job that reads or writes so many bytes.
     pub(crate) async fn start<T: Send + 'static>(
         &self,
+        bytes: u64,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Job<T>, ChunkError> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_closed| ChunkError::Draining)?;
-        let handle = tokio::task::spawn_blocking(move || {
-            let outcome = job();
-            drop(place);
-            outcome
-        });
-        Ok(Job { handle, broken: self.broken.clone() })
+        let mut turn = self.scheduler.turn(&self.account, false).await?;
+        Ok(self.spawn(move || {
+            turn.begin(bytes);
+            job()
+        }))
     }
 
-    /// Starts the job and waits for its end.
+    /// Starts a job that reads or writes so many bytes, and waits for its end.
+    pub(crate) async fn run_of<T: Send + 'static>(
+        &self,
+        bytes: u64,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ChunkError> {
+        self.start(bytes, job).await?.wait().await
+    }
+
+    /// Starts a job that moves next to nothing, and waits for its end.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ChunkError> {
-        self.start(job).await?.wait().await
+        self.run_of(0, job).await
+    }
+
+    /// As [`Blocking::run`] for what anybody may be waiting for, of whatever class: its turn comes before all others.
+    pub(crate) async fn run_urgent<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ChunkError> {
+        let mut turn = self.scheduler.turn(&self.account, true).await?;
+        let mut job = self.spawn(move || {
+            turn.begin(0);
+            job()
+        });
+        job.wait().await
+    }
+
+    /// As [`Blocking::run`] for a job of many steps, which breathes between them and ends when `stop` fires.
+    pub(crate) async fn run_long<T: Send + 'static>(
+        &self,
+        stop: CancellationToken,
+        job: impl FnOnce(&mut Breath) -> T + Send + 'static,
+    ) -> Result<T, ChunkError> {
+        let mut turn = self.scheduler.turn(&self.account, false).await?;
+        let mut job = self.spawn(move || {
+            turn.begin(0);
+            job(&mut Breath { turn, stop })
+        });
+        job.wait().await
+    }
+
+    /// Ends the waiting for turns, now and later. Jobs that run are left to end.
+    pub(crate) fn close(&self) {
+        self.scheduler.close();
     }
 
     /// Waits until no job runs, at most this long. Returns whether none does.
     pub(crate) async fn quiet_within(&self, deadline: Duration) -> bool {
-        let all = u32::try_from(self.threads).unwrap_or(u32::MAX);
-        tokio::time::timeout(deadline, self.places.acquire_many(all)).await.is_ok()
+        self.scheduler.quiet_within(deadline).await
     }
 }
 
@@ -82,13 +165,14 @@ impl<T> Job<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
     #[tokio::test]
     async fn no_more_jobs_run_at_once_than_allowed() {
-        let blocking = Blocking::new(2, CancellationToken::new());
+        let blocking = Blocking::new(Rules::new(2, true), CancellationToken::new());
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let jobs = (0..16).map(|_| {
             let (running, most) = (Arc::clone(&running), Arc::clone(&most));
@@ -106,9 +190,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_hangs_is_noticed_also_when_nobody_waits_for_it() {
-        let blocking = Blocking::new(2, CancellationToken::new());
+        let blocking = Blocking::new(Rules::new(2, true), CancellationToken::new());
         let (hang, hung) = std::sync::mpsc::sync_channel::<()>(0);
-        drop(blocking.start(move || hung.recv()).await.unwrap());
+        drop(blocking.start(0, move || hung.recv()).await.unwrap());
         assert!(!blocking.quiet_within(Duration::from_millis(1)).await);
         drop(hang);
         assert!(blocking.quiet_within(Duration::from_secs(60)).await);
@@ -117,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_job_stops_the_service() {
         let broken = CancellationToken::new();
-        let blocking = Blocking::new(1, broken.clone());
+        let blocking = Blocking::new(Rules::new(1, true), broken.clone());
         let outcome: Result<(), _> = blocking.run(|| panic!("as planned")).await;
         assert!(matches!(outcome, Err(ChunkError::Panicked)));
         assert!(broken.is_cancelled());

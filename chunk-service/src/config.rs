@@ -9,6 +9,7 @@ use proto::runtime::transport::TransportLimits;
 use tonic::transport::Uri;
 
 use crate::error::ChunkError;
+use crate::fairness::Rules;
 
 /// How long a stop waits for calls in flight, unless told otherwise.
 pub const DRAIN: Duration = Duration::from_secs(10);
@@ -73,6 +74,15 @@ impl Config {
     }
 }
 
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
 /// Constants of the chunk service that operators and tests may set. Durations are written like `15s` or `1h`, sizes
 /// like `256KiB` or plain bytes.
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
@@ -106,6 +116,12 @@ pub struct Tuning {
     /// A stream is cut after this long whatever its progress; clients go on where it ended
     #[arg(long, env = "MINI_TECTONIC_STREAM_LIFE", value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub stream_life: Duration,
+    /// How file operations take turns: 'on' by class of traffic and tenant; 'off' in the order of their arrival
+    #[arg(long, env = "MINI_TECTONIC_SCHEDULER", value_name = "MODE", default_value = "on")]
+    pub scheduler: Mode,
+    /// Bytes of a silver or bronze chunk that may wait for the disk at most: a sync of gold's carries them along. 0 for any
+    #[arg(long, env = "MINI_TECTONIC_UNSYNCED_MAX", value_name = "SIZE", default_value = "8MiB", value_parser = size)]
+    pub unsynced_max: u64,
     /// File operations at once
     #[arg(long, env = "MINI_TECTONIC_DISK_THREADS", value_name = "COUNT", default_value_t = 32)]
     pub disk_threads: usize,
@@ -136,6 +152,8 @@ impl Default for Tuning {
             chunk_low_watermark: 256 * limits::MIB,
             stream_stall: limits::STREAM_STALL,
             stream_life: limits::STREAM_LIFE_MAX,
+            scheduler: Mode::On,
+            unsynced_max: 8 * limits::MIB,
             disk_threads: 32,
             heartbeat_lost_for_writes: limits::HEARTBEAT_LOST_FOR_WRITES,
             rejoin: false,
@@ -146,6 +164,11 @@ impl Default for Tuning {
 }
 
 impl Tuning {
+    /// How file operations take turns.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules::new(self.disk_threads, self.scheduler == Mode::On)
+    }
+
     /// Refuses values with which nothing would work.
     pub(crate) fn check(&self) -> Result<(), ChunkError> {
         let refuse = |what, problem: &str| Err(ChunkError::Setting { what, problem: problem.to_owned() });

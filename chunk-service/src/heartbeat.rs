@@ -82,10 +82,11 @@ impl Heartbeat {
             tracing::warn!(error = %proto::status::chain(&error), "the free space cannot be told");
             LinkError::Nonsense("the node cannot tell its free space")
         })?;
+        let loads = self.node.store.blocking().scheduler().loads();
         let sent = Instant::now();
         let reason = self.node.store.latch().reason();
         let work = self.scrub.as_ref().map(|scrub| scrub.report(self.node.time.now().now_ms));
-        let (pulse, order) = self.link.heartbeat(&self.presence, space, reason, work.as_ref()).await?;
+        let (pulse, order) = self.link.heartbeat(&self.presence, space, reason, work.as_ref(), &loads).await?;
         self.node.time.set(pulse.server_ms, sent);
         if let (Some(scrub), Some(order)) = (&self.scrub, order) {
             scrub.obey(order.paused, order.pace_per_second, order.run_count);

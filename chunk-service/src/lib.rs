@@ -16,6 +16,7 @@
 mod blocking;
 pub mod config;
 pub mod error;
+mod fairness;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

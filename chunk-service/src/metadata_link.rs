@@ -18,6 +18,7 @@ use proto::runtime::worker::Pass;
 use proto::secret::SecretKey;
 use proto::status::from_status;
 use proto::token::Token;
+use proto::traffic::ClassLoad;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -165,6 +166,7 @@ impl MetadataLink {
         space: Space,
         read_only_reason: Option<String>,
         scrub: Option<&WorkReport>,
+        loads: &[ClassLoad],
     ) -> Result<(Pulse, Option<ScrubOrder>), LinkError> {
         let request = pb::HeartbeatRequest {
             node_id: presence.node.to_string(),
@@ -174,6 +176,7 @@ impl MetadataLink {
             read_only_reason: read_only_reason.unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             workers: scrub.map(scrub_worker).into_iter().collect(),
+            class_loads: loads.iter().copied().map(pb::ClassLoad::from).collect(),
         };
         let request = with_token(request, self.token())?;
         let answer = self.client.clone().heartbeat(request).await.map_err(LinkError::of)?.into_inner();

@@ -12,10 +12,12 @@ use proto::checksum::ChunkSums;
 use proto::ids::{ChunkId, NodeId, TenantId};
 use proto::receipt::{self, Receipt};
 use proto::runtime::TaskGroup;
+use proto::traffic::TrafficClass;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Tuning;
 use crate::error::ChunkError;
+use crate::fairness::Account;
 use crate::identity::Membership;
 use crate::store::ChunkStore;
 use crate::time::NodeTime;
@@ -46,19 +48,30 @@ pub(crate) struct WriteGrant {
     pub(crate) place: ChunkBinding,
     /// On whose behalf.
     pub(crate) tenant: TenantId,
+    /// How urgent it is.
+    pub(crate) class: TrafficClass,
     /// Most bytes that are taken.
     pub(crate) max_bytes: u64,
     /// How long it holds from now on.
     pub(crate) holds_for: Duration,
 }
 
+impl WriteGrant {
+    /// On whose account its work is.
+    pub(crate) fn account(&self) -> Account {
+        Account { class: self.class, tenant: Some(self.tenant.clone()) }
+    }
+}
+
 /// Permission to read, or to verify, one chunk.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ReadGrant {
     /// The chunk and its place.
     pub(crate) place: ChunkBinding,
     /// What its bytes must be.
     pub(crate) claims: ReadClaims,
+    /// On whose account the work is.
+    pub(crate) account: Account,
 }
 
 impl Node {
@@ -83,10 +96,10 @@ impl Node {
 
     /// Checks a capability to write.
     pub(crate) fn admit_write(&self, credential: Option<&str>) -> Result<WriteGrant, ChunkError> {
-        let (Capability { permit, binding, tenant, .. }, holds_for) = self.admit(credential)?;
+        let (Capability { permit, binding, tenant, class, .. }, holds_for) = self.admit(credential)?;
         match (permit, tenant) {
             (Permit::Write { max_bytes }, Some(tenant)) => {
-                Ok(WriteGrant { place: binding, tenant, max_bytes, holds_for })
+                Ok(WriteGrant { place: binding, tenant, class, max_bytes, holds_for })
             }
             (
                 Permit::Write { .. } | Permit::Read(_) | Permit::Delete | Permit::Verify(_) | Permit::List,
@@ -97,9 +110,9 @@ impl Node {
 
     /// Checks a capability to read.
     pub(crate) fn admit_read(&self, credential: Option<&str>) -> Result<ReadGrant, ChunkError> {
-        let (Capability { permit, binding, .. }, _holds_for) = self.admit(credential)?;
+        let (Capability { permit, binding, tenant, class, .. }, _holds_for) = self.admit(credential)?;
         match permit {
-            Permit::Read(claims) => Ok(ReadGrant { place: binding, claims }),
+            Permit::Read(claims) => Ok(ReadGrant { place: binding, claims, account: Account { class, tenant } }),
             Permit::Write { .. } | Permit::Delete | Permit::Verify(_) | Permit::List => {
                 Err(ChunkError::CapabilityInvalid)
             }
@@ -121,7 +134,7 @@ impl Node {
     pub(crate) fn admit_verify(&self, credential: Option<&str>) -> Result<ReadGrant, ChunkError> {
         let (Capability { permit, binding, .. }, _holds_for) = self.admit(credential)?;
         match permit {
-            Permit::Verify(claims) => Ok(ReadGrant { place: binding, claims }),
+            Permit::Verify(claims) => Ok(ReadGrant { place: binding, claims, account: Account::own() }),
             Permit::Write { .. } | Permit::Read(_) | Permit::Delete | Permit::List => {
                 Err(ChunkError::CapabilityInvalid)
             }

@@ -75,7 +75,7 @@ impl ChunkFolder {
         let lock = folder::lock(path)?;
         let disk = FolderDisk::open_folder(path).map_err(ChunkError::io("open the data folder"))?;
         let (tuning, tasks) = (Tuning::default(), TaskGroup::new());
-        let blocking = Blocking::new(tuning.disk_threads, tasks.broken_signal());
+        let blocking = Blocking::new(tuning.rules(), tasks.broken_signal());
         let store = ChunkStore::new(Arc::new(disk), Arc::new(Nobody), blocking, &tuning, &tasks);
         Ok(Self { node, store, _lock: lock })
     }

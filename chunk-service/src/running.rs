@@ -2,7 +2,7 @@
 //!
 //! Order of a stop: no new calls; health off; calls in flight finish, or are cut when the drain is over; tasks end, each
 //! leaving its write as a broken stream would; the scrub's position is kept; writes without a writer are dropped with
-//! their files; the folder is unlocked, unless the disk hangs and a job may still change a file: then only the end of the process unlocks it. It promises no more than an end by force does: what a receipt was given for is durable, what was not is not.
+//! their files; who still waits for the disk is told that the service stops; the folder is unlocked, unless the disk hangs and a job may still change a file: then only the end of the process unlocks it. It promises no more than an end by force does: what a receipt was given for is durable, what was not is not.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -112,6 +112,8 @@ impl Running {
             }
             Err(_elapsed) => tracing::warn!("open writes could not be dropped in time"),
         }
+        // Whatever has not had its turn by now will not need it.
+        node.store.blocking().close();
         let quiet = node.store.blocking().quiet_within(TASKS_END_WITHIN).await;
         drop(guards);
         unlock(lock, ended && quiet);

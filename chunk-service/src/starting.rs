@@ -94,7 +94,7 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
     check_network(&config, address)?;
     let link = Arc::new(MetadataLink::new(&config.metadata)?);
     let tasks = TaskGroup::new();
-    let blocking = Blocking::new(config.tuning.disk_threads, tasks.broken_signal());
+    let blocking = Blocking::new(config.tuning.rules(), tasks.broken_signal());
     let Opened { lock, disk, file } = open(&config, &deps, &blocking).await?;
     let node = Arc::new(Node {
         id: file.node,

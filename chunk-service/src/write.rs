@@ -99,8 +99,9 @@ pub(crate) async fn run(
     let max_bytes = permitted(&grant, opening.size_bytes)?;
     node.writable()?;
     let offset = opening.frame.offset;
-    let mut claim = node.store.claim_for_write(&grant.place, offset).await?;
-    let sink = node.store.begin(&mut claim, &grant.tenant, grant.place, offset, opening.size_bytes).await?;
+    let store = node.store.on_account(grant.account());
+    let mut claim = store.claim_for_write(&grant.place, offset).await?;
+    let sink = store.begin(&mut claim, &grant.tenant, grant.place, offset, opening.size_bytes).await?;
     let mut stream = Stream { claim, sink, source, timers, max_bytes, gone };
     stream.tell_received();
     stream.timers.progress();
@@ -108,10 +109,10 @@ pub(crate) async fn run(
     let Stream { claim, sink, .. } = stream;
     match end {
         End::Finished(Finish { sha256 }) => {
-            node.store.complete(claim, sink, Stated { size_bytes: opening.size_bytes, sha256 }).await
+            store.complete(claim, sink, Stated { size_bytes: opening.size_bytes, sha256 }).await
         }
-        End::Left(error) => node.store.park(claim, sink).await.and(Err(error)),
-        End::Failed(error) => node.store.give_up(&claim, sink.is_comparison()).await.and(Err(error)),
+        End::Left(error) => store.park(claim, sink).await.and(Err(error)),
+        End::Failed(error) => store.give_up(&claim, sink.is_comparison()).await.and(Err(error)),
     }
 }
 

@@ -96,6 +96,12 @@ impl Client {
         self.0.config.tenant.as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
+    /// The class that uploads and downloads ask for, as requests say it.
+    pub(crate) fn traffic_class(&self) -> i32 {
+        let class = self.0.config.traffic_class.map(pb::TrafficClass::from);
+        class.unwrap_or(pb::TrafficClass::Unspecified).into()
+    }
+
     pub(crate) fn peers(&self) -> &Peers {
         &self.0.peers
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use proto::ids::TenantId;
+use proto::traffic::TrafficClass;
 use zeroize::Zeroizing;
 
 use crate::retry::RetryPolicy;
@@ -16,6 +17,8 @@ pub struct ClientConfig {
     pub endpoint: String,
     /// Whose blobs are meant. The token says that too; when both are given and they differ, the service refuses.
     pub tenant: Option<TenantId>,
+    /// How urgent uploads and downloads are; at most as urgent as the tenant's traffic, which is the default.
+    pub traffic_class: Option<TrafficClass>,
     /// A tenant's token for that tenant's blobs, or the admin token for tenants.
     pub token: Option<Zeroizing<String>>,
     /// How long a connection may take to come about. Default: 3 s.
@@ -36,6 +39,7 @@ impl ClientConfig {
         Self {
             endpoint: endpoint.into(),
             tenant: None,
+            traffic_class: None,
             token: None,
             connect_timeout: Duration::from_secs(3),
             call_timeout: Duration::from_secs(10),
@@ -59,6 +63,13 @@ impl ClientConfig {
         self
     }
 
+    /// How urgent uploads and downloads are: bronze for work in the background.
+    #[must_use]
+    pub fn with_traffic_class(mut self, class: TrafficClass) -> Self {
+        self.traffic_class = Some(class);
+        self
+    }
+
     /// When to try again, and when to give up.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
@@ -72,6 +83,7 @@ impl fmt::Debug for ClientConfig {
         f.debug_struct("ClientConfig")
             .field("endpoint", &self.endpoint)
             .field("tenant", &self.tenant)
+            .field("traffic_class", &self.traffic_class)
             .field("token", &self.token.as_ref().map(|_secret| "[redacted]"))
             .field("connect_timeout", &self.connect_timeout)
             .field("call_timeout", &self.call_timeout)

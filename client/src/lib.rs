@@ -58,6 +58,7 @@ pub use proto::checksum::Sha256;
 pub use proto::error::{Reason, Retry};
 pub use proto::ids::{BlobId, TenantId};
 pub use proto::pb;
+pub use proto::traffic::TrafficClass;
 
 pub use crate::blob::Blob;
 pub use crate::blobs::ListOptions;

@@ -8,6 +8,7 @@ use proto::capability::{Capability, ChunkBinding, NodeKey, Permit, sign};
 use proto::entropy::Entropy;
 use proto::ids::{BlockId, ClusterId, NodeId, TenantId};
 use proto::runtime::clock::{Clock, millis};
+use proto::traffic::TrafficClass;
 
 use crate::coordinator::PlannedBlock;
 use crate::coordinator::layout::SealedBlock;
@@ -39,6 +40,12 @@ pub struct Own {
     pub capability: String,
 }
 
+/// On whose behalf, and how urgent it is.
+struct Payer<'a> {
+    tenant: &'a TenantId,
+    class: TrafficClass,
+}
+
 /// Mints capabilities.
 #[derive(Debug, Clone)]
 pub struct Mint {
@@ -59,43 +66,53 @@ impl Mint {
     ///
     /// # Errors
     /// [`MetadataError::Corrupt`] when a chunk's node is not registered.
-    pub fn writes(&self, tenant: &TenantId, planned: &PlannedBlock) -> Result<Vec<Granted>, MetadataError> {
+    pub fn writes(
+        &self,
+        tenant: &TenantId,
+        class: TrafficClass,
+        planned: &PlannedBlock,
+    ) -> Result<Vec<Granted>, MetadataError> {
         let permit = |_chunk: &ChunkRecord| Ok(Permit::Write { max_bytes: planned.max_bytes });
-        self.grant(tenant, planned.block, &planned.record, permit)
+        self.grant(&Payer { tenant, class }, planned.block, &planned.record, permit)
     }
 
     /// Permission to read each chunk of a sealed block.
     ///
     /// # Errors
     /// [`MetadataError::Corrupt`] when a chunk has no receipt or its node is not registered.
-    pub fn reads(&self, tenant: &TenantId, sealed: &SealedBlock) -> Result<Vec<Granted>, MetadataError> {
+    pub fn reads(
+        &self,
+        tenant: &TenantId,
+        class: TrafficClass,
+        sealed: &SealedBlock,
+    ) -> Result<Vec<Granted>, MetadataError> {
         let permit =
             |chunk: &ChunkRecord| chunk.sums.map(Permit::Read).ok_or_else(|| MetadataError::missing("chunk's receipt"));
-        self.grant(tenant, sealed.block, &sealed.record, permit)
+        self.grant(&Payer { tenant, class }, sealed.block, &sealed.record, permit)
     }
 
-    /// Permission for one call of the metadata service's own, on no tenant's behalf; `None` when the node is not
+    /// Permission for one call of the metadata service's own, on no tenant's behalf and as background work; `None` when the node is not
     /// registered. Never handed to a client.
     pub fn own(&self, node: NodeId, binding: ChunkBinding, permit: Permit) -> Option<Own> {
         let (key, endpoint) = self.registry.access(node)?;
-        let (capability, _expire_ms) = self.sign(node, &key, None, binding, permit);
+        let (capability, _expire_ms) = self.sign(node, &key, (None, TrafficClass::Bronze), binding, permit);
         Some(Own { endpoint, capability })
     }
 
     fn grant(
         &self,
-        tenant: &TenantId,
+        payer: &Payer<'_>,
         block: BlockId,
         record: &BlockRecord,
         permit: impl Fn(&ChunkRecord) -> Result<Permit, MetadataError>,
     ) -> Result<Vec<Granted>, MetadataError> {
         let chunks = (0..).zip(&record.chunks);
-        chunks.map(|(shard, chunk)| self.grant_one(tenant, block, record, shard, chunk, permit(chunk)?)).collect()
+        chunks.map(|(shard, chunk)| self.grant_one(payer, block, record, shard, chunk, permit(chunk)?)).collect()
     }
 
     fn grant_one(
         &self,
-        tenant: &TenantId,
+        payer: &Payer<'_>,
         block: BlockId,
         record: &BlockRecord,
         shard_index: u32,
@@ -113,7 +130,8 @@ impl Mint {
             epoch: chunk.epoch,
             sequence: chunk.sequence,
         };
-        let (capability, expire_ms) = self.sign(chunk.node, &key, Some(tenant.clone()), binding, permit);
+        let (capability, expire_ms) =
+            self.sign(chunk.node, &key, (Some(payer.tenant.clone()), payer.class), binding, permit);
         Ok(Granted { chunk: *chunk, shard_index, endpoint, capability, expire_ms })
     }
 
@@ -122,14 +140,14 @@ impl Mint {
         &self,
         node: NodeId,
         key: &NodeKey,
-        tenant: Option<TenantId>,
+        (tenant, class): (Option<TenantId>, TrafficClass),
         binding: ChunkBinding,
         permit: Permit,
     ) -> (String, u64) {
         let not_before_ms = self.clock.now_ms();
         let expire_ms = not_before_ms.saturating_add(millis(self.life));
         let cluster = self.cluster;
-        let capability = Capability { cluster, node, tenant, permit, binding, not_before_ms, expire_ms };
+        let capability = Capability { cluster, node, tenant, class, permit, binding, not_before_ms, expire_ms };
         let mut nonce = [0; 8];
         self.entropy.fill(&mut nonce);
         (sign(&capability, key, nonce), expire_ms)

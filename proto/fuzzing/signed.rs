@@ -12,6 +12,7 @@ use crate::entropy::SeededEntropy;
 use crate::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId};
 use crate::receipt::{self, Receipt};
 use crate::secret::SecretKey;
+use crate::traffic::TrafficClass;
 
 const NOW_MS: u64 = 1_500;
 
@@ -76,7 +77,8 @@ fn binding() -> ChunkBinding {
 fn example_capability(permit: Permit) -> Capability {
     let tenant = Some("posts".parse().expect("a tenant id"));
     let (cluster, node, binding) = (cluster(), node(), binding());
-    Capability { cluster, node, tenant, permit, binding, not_before_ms: 1_000, expire_ms: 2_000 }
+    let class = TrafficClass::Gold;
+    Capability { cluster, node, tenant, class, permit, binding, not_before_ms: 1_000, expire_ms: 2_000 }
 }
 
 fn verify_capability(text: &str, now_ms: u64, tolerance_ms: u64) -> Option<Capability> {

@@ -17,6 +17,7 @@ use proto::fuzzing::Choices;
 use proto::ids::{BlobId, BlockId, ChunkId, NodeId};
 use proto::limits::CHUNK_BYTES_MAX;
 use proto::runtime::{SystemClock, TaskGroup};
+use proto::traffic::TrafficClass;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -143,7 +144,7 @@ fn node(folder: &Path) -> Arc<Node> {
     let tasks = TaskGroup::new();
     let tuning = Tuning { chunk_low_watermark: 0, ..Tuning::default() };
     let disk = Arc::new(FolderDisk::open_folder(folder).expect("the folder was just made"));
-    let blocking = Blocking::new(tuning.disk_threads, tasks.broken_signal());
+    let blocking = Blocking::new(tuning.rules(), tasks.broken_signal());
     let store = Arc::new(ChunkStore::new(disk, Arc::new(Planned), blocking, &tuning, &tasks));
     let time = NodeTime::new(Arc::new(SystemClock));
     time.set(1, Instant::now());
@@ -194,6 +195,7 @@ impl Harness<'_> {
         let grant = WriteGrant {
             place: place(),
             tenant: "posts".parse().expect("a tenant id"),
+            class: TrafficClass::Bronze,
             max_bytes: self.permitted,
             holds_for: std::time::Duration::MAX,
         };

@@ -74,7 +74,7 @@ impl Handlers {
     ) -> Result<pb::QueryWriteStatusResponse, ChunkError> {
         let grant = self.node.admit_write(bearer(request.metadata())?)?;
         convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
-        let store = Arc::clone(&self.node.store);
+        let store = self.node.store.on_account(grant.account());
         let asking = self.node.tasks.spawn("write status", async move { store.write_status(grant.place).await });
         let status = asking.await.ok().flatten().ok_or(ChunkError::Panicked)??;
         convert::write_status(status, |sums| self.node.receipt(&grant.place, sums))
@@ -86,17 +86,18 @@ impl Handlers {
         let place = place(&self.read_streams, "reads")?;
         let range = convert::range(request.get_ref());
         let frame_bytes = self.node.tuning.read_frame_size;
-        let (reader, first) = self.node.store.open_range(grant.place, grant.claims, range, frame_bytes).await?;
+        let store = self.node.store.on_account(grant.account);
+        let (reader, first) = store.open_range(grant.place, grant.claims, range, frame_bytes).await?;
         let empty = pb::ReadChunkResponse { read_offset: range.offset, ..Default::default() };
         let first = first.map_or(empty, convert::read_frame);
         let first = pb::ReadChunkResponse { chunk: Some(convert::chunk_info(&grant.place, &grant.claims)), ..first };
-        Ok(ReadStream::start(&self.node, first, reader, place))
+        Ok(ReadStream::start(&self.node, store, first, reader, place))
     }
 
     async fn get(&self, request: Request<pb::GetChunkRequest>) -> Result<pb::GetChunkResponse, ChunkError> {
         let grant = self.node.admit_read(bearer(request.metadata())?)?;
         convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
-        self.node.store.check(grant.place, grant.claims).await?;
+        self.node.store.on_account(grant.account).check(grant.place, grant.claims).await?;
         Ok(pb::GetChunkResponse { chunk: Some(convert::chunk_info(&grant.place, &grant.claims)) })
     }
 
@@ -110,11 +111,11 @@ impl Handlers {
     }
 
     async fn verify(&self, request: Request<pb::VerifyChunkRequest>) -> Result<pb::VerifyChunkResponse, ChunkError> {
-        let ReadGrant { place: binding, claims } = self.node.admit_verify(bearer(request.metadata())?)?;
+        let ReadGrant { place: binding, claims, account } = self.node.admit_verify(bearer(request.metadata())?)?;
         let pb::VerifyChunkRequest { chunk_id, repair } = request.into_inner();
         convert::permitted_chunk(&chunk_id, binding.chunk)?;
         let place = place(&self.verifications, "verifications")?;
-        let (store, draining) = (Arc::clone(&self.node.store), self.node.draining.clone());
+        let (store, draining) = (self.node.store.on_account(account), self.node.draining.clone());
         let verifying = self.node.tasks.spawn("verify", async move {
             let finding = store.verify_until(&draining, binding, claims, repair).await;
             drop(place);

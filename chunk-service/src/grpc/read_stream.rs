@@ -19,6 +19,7 @@ use tonic::Status;
 use super::convert;
 use crate::error::ChunkError;
 use crate::node::Node;
+use crate::store::ChunkStore;
 use crate::store::reading::RangeReader;
 
 type Answer = Result<ReadChunkResponse, ChunkError>;
@@ -44,6 +45,7 @@ impl ReadStream {
     /// The first answer, and those that `reader` still has.
     pub(crate) fn start(
         node: &Arc<Node>,
+        store: Arc<ChunkStore>,
         first: ReadChunkResponse,
         reader: RangeReader,
         place: OwnedSemaphorePermit,
@@ -53,7 +55,7 @@ impl ReadStream {
         }
         let (stream, answers) = Self::followed(first);
         let life_ends = Instant::now() + node.tuning.stream_life;
-        let pump = Pump { node: Arc::clone(node), answers, cut: Arc::clone(&stream.cut), life_ends };
+        let pump = Pump { node: Arc::clone(node), store, answers, cut: Arc::clone(&stream.cut), life_ends };
         node.tasks.spawn("read", async move {
             pump.run(reader).await;
             drop(place);
@@ -91,6 +93,7 @@ impl Stream for ReadStream {
 /// Reads ahead of a stream.
 struct Pump {
     node: Arc<Node>,
+    store: Arc<ChunkStore>,
     answers: mpsc::Sender<Waiting>,
     cut: Cut,
     life_ends: Instant,
@@ -105,7 +108,7 @@ impl Pump {
                 Ok(None) => return,
                 Err(cut) => return self.end(last.as_ref(), cut),
             };
-            let (answer, later) = match self.node.store.next_frame(reader).await {
+            let (answer, later) = match self.store.next_frame(reader).await {
                 Ok((later, Some(frame))) => (Ok(convert::read_frame(frame)), Some(later)),
                 Ok((_at_the_end, None)) => break,
                 Err(error) => (Err(error), None),

@@ -23,11 +23,11 @@ use proto::checksum::{ChunkHasher, ChunkSums};
 use proto::failpoint;
 use proto::ids::ChunkId;
 use proto::limits::{FRAME_BYTES, MIB};
-use tokio_util::sync::CancellationToken;
 
 use super::chk::{self, CHK_BYTES_MAX, Chk, ChkError};
 use super::disk::{Disk, DiskFile};
 use super::latch::Latch;
+use crate::blocking::Breath;
 use crate::error::ChunkError;
 
 /// Chunks up to this size reserve no room before they are written: their first write does, at no extra cost.
@@ -195,12 +195,7 @@ fn write_chk(disk: &dyn Disk, chk: &Chk) -> io::Result<Box<dyn DiskFile>> {
 /// past the cache. What remains is the sync of the folder. Returns whether the bytes are those of the checksum file.
 ///
 /// The sync alone would not do: after an earlier failure of the disk it can succeed for pages that never got there.
-pub(crate) fn confirm(
-    disk: &dyn Disk,
-    latch: &Latch,
-    pair: &Pair,
-    stop: &CancellationToken,
-) -> Result<bool, ChunkError> {
+pub(crate) fn confirm(disk: &dyn Disk, latch: &Latch, pair: &Pair, breath: &mut Breath) -> Result<bool, ChunkError> {
     let failed = |error| latch.sync_failed("sync chunk", pair.chk.binding.chunk, &error);
     pair.file.sync().map_err(failed)?;
     if let Some(chk) = disk.open(&chk_name(pair.chk.binding.chunk)).map_err(ChunkError::file("open a chunk"))? {
@@ -210,7 +205,7 @@ pub(crate) fn confirm(
     let file = pair.file.as_ref();
     // A cache that cannot be passed by says nothing about the bytes.
     file.drop_cache().map_err(ChunkError::file("read a chunk past the page cache"))?;
-    let read = || sum_up(file, pair.chk.sums.size_bytes, stop).map(Some);
+    let read = || sum_up(file, pair.chk.sums.size_bytes, breath).map(Some);
     match twice(file, read, |sums| *sums == pair.chk.sums) {
         Ok(sums) => Ok(sums.is_some()),
         Err(Unsummed::Stopped) => Err(ChunkError::Draining),
@@ -248,18 +243,20 @@ pub(crate) fn twice<T, E: From<io::Error>>(
     Ok(read()?.filter(good))
 }
 
-/// Sums up the first `size` bytes of a file, a little at a time: a stop does not wait for a large one on a slow disk.
-pub(crate) fn sum_up(file: &dyn DiskFile, size: u64, stop: &CancellationToken) -> Result<ChunkSums, Unsummed> {
+/// Sums up the first `size` bytes of a file, a little at a time: neither others nor a stop wait for a large one on a slow
+/// disk.
+pub(crate) fn sum_up(file: &dyn DiskFile, size: u64, breath: &mut Breath) -> Result<ChunkSums, Unsummed> {
     let mut hasher = ChunkHasher::default();
     let mut buffer = Vec::new();
     while hasher.size_bytes() < size {
-        if stop.is_cancelled() {
+        if !breath.may_go_on() {
             return Err(Unsummed::Stopped);
         }
         let length = (size - hasher.size_bytes()).min(FRAME_BYTES);
         buffer.clear();
         file.read_at(&mut buffer, usize::try_from(length).map_err(io::Error::other)?, hasher.size_bytes())?;
         hasher.update(&buffer);
+        breath.moved(length);
     }
     Ok(hasher.finish())
 }

@@ -3,6 +3,9 @@
 //! A caller is served by a sync that *began* after its names were made. While one sync runs, everybody who comes waits
 //! for the next, which is then one for all of them; there is no artificial delay. A failed sync fails everybody whom
 //! it would have served (I15), and closes the latch for those who come later.
+//!
+//! Whoever comes first makes the sync for all, of whatever class they are, so it takes the next turn there is; the time is
+//! charged to the one who made it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +21,6 @@ use crate::error::ChunkError;
 #[derive(Debug)]
 pub(crate) struct FolderSync {
     disk: Arc<dyn Disk>,
-    blocking: Blocking,
     latch: Latch,
     /// Callers so far; each one's number is its place in line.
     callers: AtomicU64,
@@ -27,8 +29,8 @@ pub(crate) struct FolderSync {
 }
 
 impl FolderSync {
-    pub(crate) fn new(disk: Arc<dyn Disk>, blocking: Blocking, latch: Latch) -> Self {
-        Self { disk, blocking, latch, callers: AtomicU64::new(0), served: Mutex::new(0) }
+    pub(crate) fn new(disk: Arc<dyn Disk>, latch: Latch) -> Self {
+        Self { disk, latch, callers: AtomicU64::new(0), served: Mutex::new(0) }
     }
 
     /// How many have asked for a sync.
@@ -38,7 +40,7 @@ impl FolderSync {
     }
 
     /// Returns when every name made or removed before this call is durable.
-    pub(crate) async fn sync(&self) -> Result<(), ChunkError> {
+    pub(crate) async fn sync(&self, blocking: &Blocking) -> Result<(), ChunkError> {
         let mine = self.callers.fetch_add(1, Ordering::SeqCst) + 1;
         let mut served = self.served.lock().await;
         if *served >= mine {
@@ -52,7 +54,7 @@ impl FolderSync {
             *served = all;
         }
         let disk = Arc::clone(&self.disk);
-        let outcome = self.blocking.run(move || disk.sync_folder()).await?;
+        let outcome = blocking.run_urgent(move || disk.sync_folder()).await?;
         outcome.map_err(|error| self.latch.sync_failed("sync the folder", None, &error))?;
         if seeded!(self.disk, LatecomersServed) {
             all = self.callers.load(Ordering::SeqCst);

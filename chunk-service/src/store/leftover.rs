@@ -10,7 +10,6 @@ use std::sync::Arc;
 use proto::capability::{ChunkBinding, ReadClaims};
 use proto::checksum::ChunkSums;
 use proto::failpoint;
-use tokio_util::sync::CancellationToken;
 
 use super::chk::Chk;
 use super::disk::Disk;
@@ -18,6 +17,7 @@ use super::durable::{self, Found, Pair, chk_name};
 use super::latch::Latch;
 use super::reading::sum_up_sealed;
 use super::{ChunkStore, Described};
+use crate::blocking::Breath;
 use crate::error::ChunkError;
 
 /// What becomes of the checksum file in whose place a new one is written.
@@ -59,8 +59,8 @@ impl ChunkStore {
         let (disk, latch, stop) = (Arc::clone(&self.disk), self.latch.clone(), self.tasks.stop_signal());
         let (pair, sound) = self
             .blocking
-            .run(move || {
-                let sound = durable::confirm(disk.as_ref(), &latch, &pair, &stop);
+            .run_long(stop, move |breath| {
+                let sound = durable::confirm(disk.as_ref(), &latch, &pair, breath);
                 (pair, sound)
             })
             .await?;
@@ -84,7 +84,7 @@ impl ChunkStore {
             tracing::info!(chunk = %place.chunk, "a left-over of an unfinished write is gone");
         }
         // Its names must not come back in a power cut, beside the bytes of the write that begins now.
-        self.folder_sync.sync().await?;
+        self.sync_folder().await?;
         failpoint!("leftover.removed");
         Ok(None)
     }
@@ -102,9 +102,9 @@ impl ChunkStore {
     ) -> Result<Pair, ChunkError> {
         self.latch.check()?;
         let (disk, latch, stop) = (Arc::clone(&self.disk), self.latch.clone(), self.tasks.stop_signal());
-        let job = move || rebuild(disk.as_ref(), &latch, binding, &claims, old, &stop);
-        let pair = self.blocking.run(job).await??;
-        self.folder_sync.sync().await?;
+        let job = move |breath: &mut Breath| rebuild(disk.as_ref(), &latch, binding, &claims, old, breath);
+        let pair = self.blocking.run_long(stop, job).await??;
+        self.sync_folder().await?;
         tracing::warn!(chunk = %binding.chunk, "a checksum file was rebuilt from what the metadata holds");
         Ok(pair)
     }
@@ -117,10 +117,10 @@ fn rebuild(
     binding: ChunkBinding,
     claims: &ReadClaims,
     old: OldChk,
-    stop: &CancellationToken,
+    breath: &mut Breath,
 ) -> Result<Pair, ChunkError> {
     let chunk = binding.chunk;
-    let summed = sum_up_sealed(disk, chunk, claims, stop);
+    let summed = sum_up_sealed(disk, chunk, claims, breath);
     if seeded!(disk, BadCopyRemoved) && summed.is_err() {
         durable::discard(disk, chunk);
     }

@@ -18,6 +18,7 @@ use super::ChunkStore;
 use super::chk::Chk;
 use super::disk::{Disk, Names, Stat};
 use super::durable::{blob_name, chk_name, chk_temporary_name, read_chk};
+use crate::blocking::Breath;
 use crate::error::ChunkError;
 
 /// Names looked at for one page.
@@ -82,15 +83,18 @@ impl ChunkStore {
     /// # Errors
     /// [`ChunkError::Io`], [`ChunkError::Overloaded`].
     pub(crate) async fn next_page(&self, mut listing: Listing) -> Result<(Listing, Page), ChunkError> {
-        let read = move || listing.next_page().map(|page| (listing, page));
-        self.blocking.run(read).await?
+        let read = move |breath: &mut Breath| listing.next_page(|| breath.may_go_on()).map(|page| (listing, page));
+        self.blocking.run_long(self.tasks.stop_signal(), read).await?
     }
 }
 
 impl Listing {
-    fn next_page(&mut self) -> Result<Page, ChunkError> {
+    fn next_page(&mut self, mut may_go_on: impl FnMut() -> bool) -> Result<Page, ChunkError> {
         let mut page = Page::default();
         for _ in 0..NAMES_PER_PAGE {
+            if !may_go_on() {
+                return Err(ChunkError::Draining);
+            }
             let Some(name) = self.names.next().transpose().map_err(failed)? else {
                 page.complete = true;
                 break;

@@ -53,6 +53,7 @@ use proto::capability::{ChunkBinding, ReadClaims};
 use proto::failpoint;
 use proto::ids::ChunkId;
 use proto::runtime::TaskGroup;
+use proto::traffic::TrafficClass;
 use tokio::sync::Semaphore;
 
 use self::disk::{Disk, Space};
@@ -64,6 +65,7 @@ use self::suspects::Suspects;
 use crate::blocking::Blocking;
 use crate::config::Tuning;
 use crate::error::ChunkError;
+use crate::fairness::Account;
 
 /// What the metadata holds of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,22 +87,48 @@ pub(crate) trait Describe: fmt::Debug + Send + Sync {
 /// Rebuilding of checksum files at once; a read that finds none free leaves it to a later read.
 const HEALS_MAX: usize = 4;
 
-/// The store. Its methods may be called from any task.
-#[derive(Debug)]
+/// Share of the buffers of writes that is gold's alone: one in so many.
+const GOLD_BUFFERS: usize = 4;
+
+/// The store. Its methods may be called from any task. Clones are the same store; what they do may be on another account.
+#[derive(Debug, Clone)]
 pub(crate) struct ChunkStore {
     disk: Arc<dyn Disk>,
     blocking: Blocking,
     latch: Latch,
-    folder_sync: FolderSync,
-    sessions: Sessions,
-    budget: Arc<Semaphore>,
+    folder_sync: Arc<FolderSync>,
+    sessions: Arc<Sessions>,
+    budgets: Budgets,
     describe: Arc<dyn Describe>,
     heals: Arc<Semaphore>,
-    suspects: Suspects,
+    suspects: Arc<Suspects>,
     tasks: TaskGroup,
     low_watermark: u64,
     session_kept: Duration,
     patience: Duration,
+    unsynced_max: u64,
+}
+
+/// Bytes of writes that may be in memory. Gold's are apart: those of others wait for turns that gold has first.
+#[derive(Debug, Clone)]
+struct Budgets {
+    gold: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+}
+
+impl Budgets {
+    fn new(bytes: u64) -> Self {
+        let all = usize::try_from(bytes).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
+        let gold = all / GOLD_BUFFERS;
+        Self { gold: Arc::new(Semaphore::new(gold)), others: Arc::new(Semaphore::new(all - gold)) }
+    }
+
+    fn of(&self, class: TrafficClass) -> &Arc<Semaphore> {
+        match class {
+            TrafficClass::Gold => &self.gold,
+            TrafficClass::Silver | TrafficClass::Bronze => &self.others,
+        }
+    }
 }
 
 impl ChunkStore {
@@ -113,22 +141,27 @@ impl ChunkStore {
         tasks: &TaskGroup,
     ) -> Self {
         let latch = Latch::new();
-        let budget = usize::try_from(tuning.write_buffers).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
-            folder_sync: FolderSync::new(Arc::clone(&disk), blocking.clone(), latch.clone()),
+            folder_sync: Arc::new(FolderSync::new(Arc::clone(&disk), latch.clone())),
             disk,
             blocking,
             latch,
-            sessions: Sessions::new(tuning.write_sessions_max, tuning.write_sessions_per_tenant),
-            budget: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
+            sessions: Arc::new(Sessions::new(tuning.write_sessions_max, tuning.write_sessions_per_tenant)),
+            budgets: Budgets::new(tuning.write_buffers),
             describe,
             heals: Arc::new(Semaphore::new(HEALS_MAX)),
-            suspects: Suspects::default(),
+            suspects: Arc::default(),
             tasks: tasks.clone(),
             low_watermark: tuning.chunk_low_watermark,
             session_kept: tuning.write_session_kept,
             patience: tuning.stream_stall,
+            unsynced_max: tuning.unsynced_max,
         }
+    }
+
+    /// The same store, whose work is on this account from now on. As made it is on that of the services' own work.
+    pub(crate) fn on_account(&self, account: Account) -> Arc<Self> {
+        Arc::new(Self { blocking: self.blocking.on_account(account), ..self.clone() })
     }
 
     /// Closed by the first fault of the disk.
@@ -149,7 +182,7 @@ impl ChunkStore {
     /// Room on the disk.
     pub(crate) async fn space(&self) -> Result<Space, ChunkError> {
         let disk = Arc::clone(&self.disk);
-        self.blocking.run(move || disk.space()).await?.map_err(ChunkError::file("ask for the free space"))
+        self.blocking.run_urgent(move || disk.space()).await?.map_err(ChunkError::file("ask for the free space"))
     }
 
     /// Removes a chunk for good: durable on return, also when it was not there.
@@ -160,9 +193,14 @@ impl ChunkStore {
         let disk = Arc::clone(&self.disk);
         let removed = self.blocking.run(move || durable::remove(disk.as_ref(), chunk)).await?;
         removed.map_err(|error| self.latch.write_failed("remove chunk", chunk, error))?;
-        self.folder_sync.sync().await?;
+        self.sync_folder().await?;
         failpoint!("remove.folder_synced");
         Ok(())
+    }
+
+    /// Returns when every name made or removed before is durable.
+    async fn sync_folder(&self) -> Result<(), ChunkError> {
+        self.folder_sync.sync(&self.blocking).await
     }
 
     /// Ends the writes whose writers did not come back in time. Returns how many.
@@ -194,11 +232,19 @@ impl ChunkStore {
     /// Whether nothing is open, waits or is held in memory.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn is_idle(&self) -> bool {
-        let all = usize::try_from(Tuning::default().write_buffers).unwrap_or(Semaphore::MAX_PERMITS);
-        self.sessions.is_empty() && self.budget.available_permits() == all
+        let Budgets { gold, others } = Budgets::new(Tuning::default().write_buffers);
+        let untouched = |here: &Semaphore, new: &Semaphore| here.available_permits() == new.available_permits();
+        self.sessions.is_empty() && untouched(&self.budgets.gold, &gold) && untouched(&self.budgets.others, &others)
     }
 
     fn sink_shared(&self) -> SinkShared {
-        SinkShared { blocking: self.blocking.clone(), latch: self.latch.clone(), budget: Arc::clone(&self.budget) }
+        let class = self.blocking.account().class;
+        let unsynced_max = match class {
+            TrafficClass::Gold => u64::MAX,
+            TrafficClass::Silver | TrafficClass::Bronze if self.unsynced_max == 0 => u64::MAX,
+            TrafficClass::Silver | TrafficClass::Bronze => self.unsynced_max,
+        };
+        let (blocking, latch) = (self.blocking.clone(), self.latch.clone());
+        SinkShared { blocking, latch, budget: Arc::clone(self.budgets.of(class)), unsynced_max }
     }
 }

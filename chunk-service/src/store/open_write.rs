@@ -31,13 +31,14 @@ pub(crate) struct OpenWrite {
     /// Where the bytes go.
     pub(crate) target: Target,
     hasher: ChunkHasher,
+    synced: u64,
     _ticket: Ticket,
 }
 
 impl OpenWrite {
     /// A write of no bytes yet.
     pub(crate) fn new(binding: ChunkBinding, target: Target, ticket: Ticket) -> Self {
-        Self { binding, target, hasher: ChunkHasher::default(), _ticket: ticket }
+        Self { binding, target, hasher: ChunkHasher::default(), synced: 0, _ticket: ticket }
     }
 
     /// Bytes taken so far.
@@ -59,6 +60,20 @@ impl OpenWrite {
             }
             self.hasher.update(part);
         }
+        Ok(())
+    }
+
+    /// Bytes written since the last sync; none of a comparison.
+    pub(crate) fn unsynced(&self) -> u64 {
+        if self.resumable() { self.received().saturating_sub(self.synced) } else { 0 }
+    }
+
+    /// Syncs what was written so far. After an error the write is of no use.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if let Target::File(file) = &self.target {
+            file.sync()?;
+        }
+        self.synced = self.received();
         Ok(())
     }
 

@@ -78,7 +78,7 @@ impl ChunkStore {
             disk.rename(TEMPORARY, FILE).map_err(|error| latch.write_failed(failed, None, error))
         };
         self.blocking.run(write).await??;
-        self.folder_sync.sync().await
+        self.sync_folder().await
     }
 }
 

@@ -17,7 +17,6 @@ use proto::capability::{ChunkBinding, ReadClaims};
 use proto::checksum::{ChunkSums, crc32c};
 use proto::ids::ChunkId;
 use proto::limits::PIECE_BYTES;
-use tokio_util::sync::CancellationToken;
 
 use super::chk::Chk;
 use super::disk::{Disk, DiskFile};
@@ -25,7 +24,9 @@ use super::durable::{Found, Unsummed, blob_name, chk_name, read_chk, same_place,
 use super::leftover::{OldChk, agree};
 use super::sessions::Look;
 use super::{ChunkStore, Described};
+use crate::blocking::Breath;
 use crate::error::ChunkError;
+use crate::fairness::Account;
 
 /// How long a read waits for the checksum file that is rebuilt on its behalf.
 const HEAL_WAITED_FOR: Duration = Duration::from_secs(2);
@@ -89,14 +90,15 @@ impl ChunkStore {
             return Err(ChunkError::ReadOffsetOutOfRange { size: claims.size_bytes });
         }
         let (disk, stop) = (Arc::clone(&self.disk), self.tasks.stop_signal());
-        let job = move || {
-            let opened = open(disk.as_ref(), &place, &claims, &stop)?;
+        let job = move |breath: &mut Breath| {
+            let opened = open(disk.as_ref(), &place, &claims, breath)?;
             let chk_lost = opened.chk_lost;
             let mut reader = RangeReader::new(place, opened, claims, range, frame_bytes);
+            breath.moved(reader.next_bytes());
             let first = reader.next_frame()?;
             Ok::<_, ChunkError>((reader, first, chk_lost))
         };
-        let (reader, first, chk_lost) = self.noted(place, claims, self.blocking.run(job).await?)?;
+        let (reader, first, chk_lost) = self.noted(place, claims, self.blocking.run_long(stop, job).await?)?;
         if chk_lost {
             self.heal(place).await;
         }
@@ -109,8 +111,9 @@ impl ChunkStore {
     /// [`ChunkError::Missing`], [`ChunkError::Corrupt`].
     pub(crate) async fn check(self: &Arc<Self>, place: ChunkBinding, claims: ReadClaims) -> Result<(), ChunkError> {
         let (disk, stop) = (Arc::clone(&self.disk), self.tasks.stop_signal());
-        let look = move || open(disk.as_ref(), &place, &claims, &stop).map(|opened| opened.chk_lost);
-        let chk_lost = self.noted(place, claims, self.blocking.run(look).await?)?;
+        let look =
+            move |breath: &mut Breath| open(disk.as_ref(), &place, &claims, breath).map(|opened| opened.chk_lost);
+        let chk_lost = self.noted(place, claims, self.blocking.run_long(stop, look).await?)?;
         if chk_lost {
             self.heal(place).await;
         }
@@ -119,8 +122,8 @@ impl ChunkStore {
 
     /// Reads the next frame of a range; the reader comes back with it.
     pub(crate) async fn next_frame(&self, mut reader: RangeReader) -> Result<(RangeReader, Option<Frame>), ChunkError> {
-        let (place, claims) = (reader.place, reader.claims);
-        let read = self.blocking.run(move || reader.next_frame().map(|frame| (reader, frame))).await?;
+        let (place, claims, bytes) = (reader.place, reader.claims, reader.next_bytes());
+        let read = self.blocking.run_of(bytes, move || reader.next_frame().map(|frame| (reader, frame))).await?;
         self.noted(place, claims, read)
     }
 
@@ -135,11 +138,11 @@ impl ChunkStore {
 
 impl ChunkStore {
     /// Has the checksum file of a chunk that was just verified written again, in a task of its own, and waits for that a
-    /// little, so that whoever has read the chunk finds the file whole. Without an answer from the metadata, or with too
+    /// little, so that whoever has read the chunk finds the file whole. It is background work, whoever reads. Without an answer from the metadata, or with too
     /// many others at it, the file is left alone; the next read tries again.
     async fn heal(self: &Arc<Self>, place: ChunkBinding) {
         let Ok(permit) = Arc::clone(&self.heals).try_acquire_owned() else { return };
-        let store = Arc::clone(self);
+        let store = self.on_account(Account::own());
         let healing = self.tasks.spawn("heal", async move {
             if let Err(error) = store.heal_now(place).await {
                 let error = proto::status::chain(&error);
@@ -166,12 +169,7 @@ impl ChunkStore {
 }
 
 /// Opens a chunk and finds a list of pieces that the metadata vouches for.
-fn open(
-    disk: &dyn Disk,
-    place: &ChunkBinding,
-    claims: &ReadClaims,
-    stop: &CancellationToken,
-) -> Result<Opened, ChunkError> {
+fn open(disk: &dyn Disk, place: &ChunkBinding, claims: &ReadClaims, breath: &mut Breath) -> Result<Opened, ChunkError> {
     match listed(disk, place.chunk)? {
         Some(Chk { binding, sums })
             if same_place(&binding, place) && (agree(&sums, claims) || seeded!(disk, OwnChkTrusted)) =>
@@ -180,7 +178,7 @@ fn open(
             Ok(Opened { file, pieces: sums.pieces, chk_lost: false })
         }
         Some(_) | None => {
-            let (file, sums) = sum_up_sealed(disk, place.chunk, claims, stop)?;
+            let (file, sums) = sum_up_sealed(disk, place.chunk, claims, breath)?;
             Ok(Opened { file, pieces: sums.pieces, chk_lost: true })
         }
     }
@@ -208,10 +206,10 @@ pub(crate) fn sum_up_sealed(
     disk: &dyn Disk,
     chunk: ChunkId,
     claims: &ReadClaims,
-    stop: &CancellationToken,
+    breath: &mut Breath,
 ) -> Result<(Box<dyn DiskFile>, ChunkSums), ChunkError> {
     let file = open_sized(disk, chunk, claims)?;
-    let read = || sum_up(file.as_ref(), claims.size_bytes, stop).map(Some);
+    let read = || sum_up(file.as_ref(), claims.size_bytes, breath).map(Some);
     match twice(file.as_ref(), read, |sums| agree(sums, claims)) {
         Ok(Some(sums)) => Ok((file, sums)),
         Ok(None) => Err(ChunkError::Corrupt(chunk)),
@@ -240,11 +238,16 @@ impl RangeReader {
         self.at < self.end
     }
 
+    /// Bytes of the next frame.
+    fn next_bytes(&self) -> u64 {
+        self.frame_bytes.min(self.end.saturating_sub(self.at))
+    }
+
     fn next_frame(&mut self) -> Result<Option<Frame>, ChunkError> {
         if !self.has_more() {
             return Ok(None);
         }
-        let wanted = index(self.frame_bytes.min(self.end - self.at));
+        let wanted = index(self.next_bytes());
         if self.ready.len() < wanted {
             self.read_more(wanted)?;
         }

@@ -3,6 +3,13 @@
 //! Small frames are gathered, so that a blocking thread is asked for a quarter of a mebibyte or more at a time. A stream
 //! holds at most two batches; what all streams hold together is bounded by one budget, which a batch gives back when it
 //! is written (I17).
+//!
+//! A write that is not gold's syncs its file whenever so many bytes are unsynced. A file system that orders data before
+//! its journal (ext4) writes the pages of all files when any is synced: without that bound the sync of a small gold chunk
+//! would wait until the disk has taken whole chunks of others. The receipt rests on the last sync alone, as ever.
+//! Measured on ext4 with two writers of 64 MiB beside one that creates 4 KiB and syncs: that one's 99th percentile was
+//! 121 ms without a bound, 66, 44 and 32 ms with 32, 16 and 8 MiB, no less with 4 or 2; the writers lost a fifth with 8 MiB,
+//! and two fifths with 2. Hence the default of 8 MiB.
 
 use std::sync::Arc;
 
@@ -32,6 +39,8 @@ pub(crate) struct SinkShared {
     pub(crate) latch: Latch,
     /// One permit for each byte that is held.
     pub(crate) budget: Arc<Semaphore>,
+    /// Bytes of one write that may wait to be synced; see [`OpenWrite::unsynced`].
+    pub(crate) unsynced_max: u64,
 }
 
 #[derive(Debug)]
@@ -140,14 +149,24 @@ impl Sink {
 
     async fn hand_over(&mut self) -> Result<(), ChunkError> {
         let mut write = self.settle().await?;
+        if write.unsynced() >= self.shared.unsynced_max {
+            write = self.sync(write).await?;
+        }
         let batch = self.batch.seal();
+        let bytes = batch.bytes;
         let job = move || {
             let outcome = write.append(&batch.parts);
             drop(batch);
             outcome.map(|()| write)
         };
-        self.stage = Stage::Busy(self.shared.blocking.start(job).await?);
+        self.stage = Stage::Busy(self.shared.blocking.start(bytes, job).await?);
         Ok(())
+    }
+
+    /// Syncs what was written so far: in a turn of its own, so that others come between.
+    async fn sync(&self, mut write: Box<OpenWrite>) -> Result<Box<OpenWrite>, ChunkError> {
+        let synced = self.shared.blocking.run(move || write.sync().map(|()| write)).await?;
+        synced.map_err(|error| self.shared.latch.sync_failed("sync chunk", self.chunk, &error))
     }
 
     async fn settle(&mut self) -> Result<Box<OpenWrite>, ChunkError> {

@@ -30,7 +30,7 @@ use super::sessions::Look;
 use crate::error::ChunkError;
 
 /// Bytes read in one step of a verification that nobody slows down.
-const STEP_BYTES: u64 = 4 * MIB;
+const STEP_BYTES: u64 = MIB;
 
 /// How a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,13 +123,14 @@ impl ChunkStore {
         mut examination: Box<Examination>,
         bytes_max: u64,
     ) -> Result<(Step, u64), ChunkError> {
+        let left = examination.claims.size_bytes.saturating_sub(examination.hasher.size_bytes());
         let read_on = move || {
             let before = examination.hasher.size_bytes();
             let ended = examination.read_on(bytes_max)?;
             let read = examination.hasher.size_bytes().saturating_sub(before);
             Ok((ended.map_or_else(|| Step::More(examination), Step::End), read))
         };
-        self.blocking.run(read_on).await?
+        self.blocking.run_of(left.min(bytes_max), read_on).await?
     }
 
     /// Reads a whole chunk and says how it is; with `repair` a bad checksum file over sound bytes is written again.

@@ -172,7 +172,7 @@ impl ChunkStore {
         let (write, rest) = sink.stop().await?;
         let (disk, latch) = (Arc::clone(&self.disk), self.latch.clone());
         let sums = self.blocking.run(move || end(disk.as_ref(), &latch, write, rest, stated)).await??;
-        self.folder_sync.sync().await?;
+        self.sync_folder().await?;
         failpoint!("put.folder_synced");
         Ok(sums)
     }
@@ -187,7 +187,7 @@ impl ChunkStore {
             return Ok(WriteStatus::Open(received));
         }
         let Some(pair) = self.settled(place).await? else { return Ok(WriteStatus::Open(0)) };
-        self.folder_sync.sync().await?;
+        self.sync_folder().await?;
         Ok(WriteStatus::Complete(pair.chk.sums))
     }
 }

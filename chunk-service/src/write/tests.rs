@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::sync::OnceLock;
 
 use proto::runtime::{SystemClock, TaskGroup};
+use proto::traffic::TrafficClass;
 
 use super::*;
 use crate::config::Tuning;
@@ -57,7 +58,8 @@ fn node(world: &World, tuning: Tuning) -> Arc<Node> {
 }
 
 fn grant(holds_for: Duration) -> WriteGrant {
-    WriteGrant { place: place(1), tenant: "posts".parse().unwrap(), max_bytes: CHUNK_BYTES_MAX, holds_for }
+    let (tenant, class) = ("posts".parse().unwrap(), TrafficClass::Silver);
+    WriteGrant { place: place(1), tenant, class, max_bytes: CHUNK_BYTES_MAX, holds_for }
 }
 
 const LONG: Duration = Duration::from_secs(600);

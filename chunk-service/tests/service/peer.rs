@@ -16,6 +16,7 @@ use proto::runtime::{Clock as _, SystemClock, TaskGroup};
 use proto::secret::SecretKey;
 use proto::status::to_status;
 use proto::token::{Token, TokenKind};
+use proto::traffic::TrafficClass;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -134,7 +135,8 @@ impl Peer {
         let state = self.state();
         let (cluster, node) = (state.cluster, state.node.as_ref().unwrap().0);
         let tenant = Some("posts".parse().unwrap());
-        Capability { cluster, node, tenant, permit, binding, not_before_ms: now_ms, expire_ms: now_ms + 900_000 }
+        let (class, expire_ms) = (TrafficClass::Silver, now_ms + 900_000);
+        Capability { cluster, node, tenant, class, permit, binding, not_before_ms: now_ms, expire_ms }
     }
 
     pub(crate) fn sign(&self, capability: &Capability) -> String {
@@ -397,6 +399,20 @@ impl ClusterService for Peer {
         &self,
         _request: Request<pb::ExportMetadataRequest>,
     ) -> Result<Response<Self::ExportMetadataStream>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+
+    async fn rotate_admin_token(
+        &self,
+        _request: Request<pb::RotateAdminTokenRequest>,
+    ) -> Result<Response<pb::RotateAdminTokenResponse>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+
+    async fn create_join_token(
+        &self,
+        _request: Request<pb::CreateJoinTokenRequest>,
+    ) -> Result<Response<pb::CreateJoinTokenResponse>, Status> {
         Err(to_status(&Planned(Reason::ScopeMissing)))
     }
 }

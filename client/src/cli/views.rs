@@ -185,6 +185,37 @@ pub(crate) struct NodeView<'a> {
     create_time: Option<String>,
     last_heartbeat_time: Option<String>,
     version: &'a str,
+    class_loads: Vec<ClassLoadView>,
+}
+
+/// What a chunk service does for one class of traffic.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClassLoadView {
+    traffic_class: &'static str,
+    job_count: u64,
+    moved_bytes: u64,
+    disk_time_us: u64,
+    waiting_count: u64,
+    recent_job_count: u64,
+    queue_p50_us: u64,
+    queue_p99_us: u64,
+    queue_max_us: u64,
+}
+
+impl From<&pb::ClassLoad> for ClassLoadView {
+    fn from(load: &pb::ClassLoad) -> Self {
+        Self {
+            traffic_class: load.traffic_class().as_str_name(),
+            job_count: load.job_count,
+            moved_bytes: load.moved_bytes,
+            disk_time_us: load.disk_time_us,
+            waiting_count: load.waiting_count,
+            recent_job_count: load.recent_job_count,
+            queue_p50_us: load.queue_p50_us,
+            queue_p99_us: load.queue_p99_us,
+            queue_max_us: load.queue_max_us,
+        }
+    }
 }
 
 impl<'a> From<&'a pb::Node> for NodeView<'a> {
@@ -200,6 +231,7 @@ impl<'a> From<&'a pb::Node> for NodeView<'a> {
             create_time: time(node.create_time.as_ref()),
             last_heartbeat_time: time(node.last_heartbeat_time.as_ref()),
             version: &node.version,
+            class_loads: node.class_loads.iter().map(ClassLoadView::from).collect(),
         }
     }
 }

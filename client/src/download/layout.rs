@@ -183,6 +183,7 @@ impl LayoutSource {
             blob_id: self.blob_id.to_string(),
             read_offset,
             read_limit,
+            traffic_class: self.client.traffic_class(),
         };
         self.client
             .metadata(self.operation(), message, |mut service, message| async move {

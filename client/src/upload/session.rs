@@ -62,6 +62,7 @@ impl Session {
             content_type: options.content_type,
             labels: options.labels.into_iter().collect(),
             size_bytes,
+            traffic_class: client.traffic_class(),
         };
         let answer = client
             .metadata(&operation, message, |mut service, message| async move { service.start_upload(message).await })
@@ -154,6 +155,7 @@ impl UploadHandle {
             first_block_index: first,
             block_count: count,
             receipts,
+            traffic_class: self.client.traffic_class(),
         };
         let operation = format!("continue the upload of blob {}", self.blob_id);
         let answer = self

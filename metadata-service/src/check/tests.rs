@@ -126,7 +126,7 @@ async fn start_upload(service: &Service) -> (NodeId, Vec<(BlockId, ChunkId)>) {
         .unwrap();
     let (description, declared_bytes) = (Description::default(), Some(2 * service.tuning().block_bytes));
     let start = StartUpload { tenant: posts(), request, description, declared_bytes };
-    let blocks = service.start_upload(start).await.unwrap().blocks;
+    let blocks = service.start_upload(start, None).await.unwrap().blocks;
     (node, blocks.iter().map(|(block, _)| (block.block, block.record.chunks[0].chunk)).collect())
 }
 
@@ -199,7 +199,7 @@ async fn i17_whatever_is_stored_no_more_than_a_lot_is_kept_and_the_findings_are_
         let request = RequestId { scope: RequestScope::Tenant(posts()), id: format!("request-{number}") };
         let (description, declared_bytes) = (Description::default(), Some(1));
         let start = StartUpload { tenant: posts(), request, description, declared_bytes };
-        let blob = service.start_upload(start).await.unwrap().upload.blob;
+        let blob = service.start_upload(start, None).await.unwrap().upload.blob;
         service.abort_upload(posts(), blob).await.unwrap();
         let due_ms = service.tuning().garbage_due_ms(service.now_ms());
         if number < 5 {

@@ -214,6 +214,15 @@ pub async fn get(engine: &dyn Engine, tenant: &TenantId) -> Result<Tenant, Metad
     Ok(Tenant { tenant: tenant.clone(), record, usage })
 }
 
+/// How urgent a tenant's traffic is.
+///
+/// # Errors
+/// [`MetadataError::TenantNotFound`], and when the row cannot be read.
+pub async fn class(engine: &dyn Engine, tenant: &TenantId) -> Result<TrafficClass, MetadataError> {
+    let record: TenantRecord = load(engine, &keys::tenant(tenant)).await?.ok_or_else(|| not_found(tenant))?;
+    Ok(record.traffic_class)
+}
+
 /// Lists the tenants in the order of their ids.
 ///
 /// # Errors

@@ -83,12 +83,13 @@ impl MetadataService for MetadataHandlers {
     }
 
     async fn start_upload(&self, request: Request<pb::StartUploadRequest>) -> Answer<pb::StartUploadResponse> {
-        answer(self.service.start_upload(command(request)?).await)
+        let (command, class) = command(request)?;
+        answer(self.service.start_upload(command, class).await)
     }
 
     async fn allocate_blocks(&self, request: Request<pb::AllocateBlocksRequest>) -> Answer<pb::AllocateBlocksResponse> {
-        let (command, receipts) = command(request)?;
-        answer(self.service.allocate_blocks(command, &receipts).await)
+        let (command, receipts, class) = command(request)?;
+        answer(self.service.allocate_blocks(command, &receipts, class).await)
     }
 
     async fn commit_upload(&self, request: Request<pb::CommitUploadRequest>) -> Answer<pb::CommitUploadResponse> {
@@ -112,8 +113,8 @@ impl MetadataService for MetadataHandlers {
     }
 
     async fn get_blob_layout(&self, request: Request<pb::GetBlobLayoutRequest>) -> Answer<pb::GetBlobLayoutResponse> {
-        let (tenant, blob, range) = command(request)?;
-        answer(self.service.get_layout(&tenant, blob, range).await)
+        let (tenant, blob, range, class) = command(request)?;
+        answer(self.service.get_layout(&tenant, blob, range, class).await)
     }
 
     async fn list_blobs(&self, request: Request<pb::ListBlobsRequest>) -> Answer<pb::ListBlobsResponse> {

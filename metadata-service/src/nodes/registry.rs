@@ -7,6 +7,7 @@ use std::time::Duration;
 use proto::capability::NodeKey;
 use proto::ids::NodeId;
 use proto::secret::SecretKey;
+use proto::traffic::ClassLoad;
 use tokio::time::Instant;
 
 use crate::placement::Candidate;
@@ -29,6 +30,8 @@ pub struct Report {
     pub version: String,
     /// Its background work.
     pub workers: Vec<WorkerView>,
+    /// What it does for each class of traffic.
+    pub loads: Vec<ClassLoad>,
 }
 
 /// Whether a node can be used.

@@ -6,6 +6,7 @@ use proto::ids::{BlobId, TenantId};
 use proto::limits::BATCH_WRITES_MAX;
 use proto::receipt::{self, Receipt};
 use proto::token::Token;
+use proto::traffic::TrafficClass;
 
 use super::{ReadPlan, Service, WritePlan};
 use crate::coordinator::PlannedBlock;
@@ -85,25 +86,43 @@ impl Service {
 
     // Uploads.
 
-    /// See [`start::decide`].
-    ///
-    /// # Errors
-    /// [`MetadataError`].
-    pub async fn start_upload(&self, command: StartUpload) -> Result<WritePlan, MetadataError> {
-        let planned = self.decide(move |view, context| start::decide(view, context, &command)).await?;
-        failpoint!("start_upload.durable");
-        self.permit_writes(planned)
+    /// The class of a tenant's call that asks for this one: never above the tenant's own.
+    async fn class_of(&self, tenant: &TenantId, asked: Option<TrafficClass>) -> Result<TrafficClass, MetadataError> {
+        let own = self.watch(tenants::class(self.engine(), tenant).await)?;
+        Ok(asked.map_or(own, |asked| asked.lower(own)))
     }
 
-    /// See [`allocate::decide`].
+    /// See [`start::decide`]; the writes are as urgent as `asked`, at most as the tenant's traffic.
     ///
     /// # Errors
     /// [`MetadataError`].
-    pub async fn allocate_blocks(&self, command: AllocateBlocks, signed: &[Bytes]) -> Result<WritePlan, MetadataError> {
+    pub async fn start_upload(
+        &self,
+        command: StartUpload,
+        asked: Option<TrafficClass>,
+    ) -> Result<WritePlan, MetadataError> {
+        // Before the commit: a call that fails leaves no trace.
+        let class = self.class_of(&command.tenant, asked).await?;
+        let planned = self.decide(move |view, context| start::decide(view, context, &command)).await?;
+        failpoint!("start_upload.durable");
+        self.permit_writes(planned, class)
+    }
+
+    /// See [`allocate::decide`]; `asked` as in [`Service::start_upload`].
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn allocate_blocks(
+        &self,
+        command: AllocateBlocks,
+        signed: &[Bytes],
+        asked: Option<TrafficClass>,
+    ) -> Result<WritePlan, MetadataError> {
+        let class = self.class_of(&command.tenant, asked).await?;
         let command = AllocateBlocks { receipts: self.verify_receipts(signed)?, ..command };
         let planned = self.decide(move |view, context| allocate::decide(view, context, &command)).await?;
         failpoint!("allocate.durable");
-        self.permit_writes(planned)
+        self.permit_writes(planned, class)
     }
 
     /// See [`commit::decide`].
@@ -169,9 +188,9 @@ impl Service {
         signed.iter().map(verify).collect()
     }
 
-    fn permit_writes(&self, planned: Planned) -> Result<WritePlan, MetadataError> {
+    fn permit_writes(&self, planned: Planned, class: TrafficClass) -> Result<WritePlan, MetadataError> {
         let Planned { upload, blocks } = planned;
-        let permit = |block: PlannedBlock| Ok((self.shared.mint.writes(&upload.tenant, &block)?, block));
+        let permit = |block: PlannedBlock| Ok((self.shared.mint.writes(&upload.tenant, class, &block)?, block));
         let blocks = blocks.into_iter().map(permit).map(|granted| granted.map(|(chunks, block)| (block, chunks)));
         let blocks = blocks.collect::<Result<_, MetadataError>>()?;
         Ok(WritePlan { upload, blocks })
@@ -187,7 +206,7 @@ impl Service {
         self.watch(blobs::get(self.engine(), tenant, blob).await)
     }
 
-    /// See [`layout::get`].
+    /// See [`layout::get`]; the reads are as urgent as `asked`, at most as the tenant's traffic.
     ///
     /// # Errors
     /// [`MetadataError`].
@@ -196,10 +215,12 @@ impl Service {
         tenant: &TenantId,
         blob: BlobId,
         range: ReadRange,
+        asked: Option<TrafficClass>,
     ) -> Result<ReadPlan, MetadataError> {
         let Layout { blob, blocks, next_read_offset } =
             self.watch(layout::get(self.engine(), tenant, blob, range).await)?;
-        let permit = |block: SealedBlock| self.shared.mint.reads(tenant, &block).map(|chunks| (block, chunks));
+        let class = self.class_of(tenant, asked).await?;
+        let permit = |block: SealedBlock| self.shared.mint.reads(tenant, class, &block).map(|chunks| (block, chunks));
         let blocks = blocks.into_iter().map(permit).collect::<Result<_, _>>()?;
         Ok(ReadPlan { blob, blocks, next_read_offset })
     }

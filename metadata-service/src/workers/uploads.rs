@@ -181,7 +181,7 @@ mod tests {
     async fn open_one(service: &Service, request: RequestId) {
         let (tenant, description) = ("posts".parse().unwrap(), Description::default());
         let start = StartUpload { tenant, request, description, declared_bytes: Some(0) };
-        service.start_upload(start).await.unwrap();
+        service.start_upload(start, None).await.unwrap();
     }
 
     async fn sweep(sweeper: &UploadSweeper) -> (u64, u64) {

@@ -11,6 +11,7 @@
 mod audit;
 mod authentication;
 mod blobs;
+mod classes;
 mod damage;
 mod lifecycle;
 mod nodes;

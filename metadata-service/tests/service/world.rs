@@ -178,6 +178,7 @@ impl FakeNode {
             read_only_reason: String::new(),
             version: "test".to_owned(),
             workers: Vec::new(),
+            class_loads: Vec::new(),
         }
     }
 

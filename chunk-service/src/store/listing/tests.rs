@@ -77,7 +77,7 @@ fn a_real_folder_is_listed_like_any_other_and_what_is_no_file_is_foreign() {
     std::fs::create_dir(folder.path().join(blob_name(dressed_up))).unwrap();
     std::fs::create_dir(folder.path().join(".quarantine")).unwrap();
     let mut listing = Listing { names: disk.names().unwrap(), disk, with_chks: true };
-    let page = listing.next_page().unwrap();
+    let page = listing.next_page(|| true).unwrap();
     assert_eq!(page.chunks, [ChunkFiles { chunk: lone, data_size: None, has_chk: false, chk: None }]);
     assert_eq!(page.foreign, [blob_name(dressed_up)]);
     assert!(page.complete);

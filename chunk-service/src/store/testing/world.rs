@@ -155,7 +155,7 @@ impl World {
         let faulty = Arc::new(MistakenDisk::new(faulty, mistake, &disk));
         *oracle.trusted.lock().unwrap() = (mistake == Some(Mistake::LeftoverTrusted)).then(|| disk.clone());
         let tuning = Tuning { chunk_low_watermark: 0, stream_stall: Duration::from_secs(30), ..Tuning::default() };
-        let blocking = Blocking::new(tuning.disk_threads, tasks.broken_signal());
+        let blocking = Blocking::new(tuning.rules(), tasks.broken_signal());
         let store = ChunkStore::new(faulty, Arc::clone(&oracle) as _, blocking, &tuning, &tasks);
         Self { disk, faults, oracle, store: Arc::new(store), broken: tasks.broken_signal(), tasks, mistake }
     }

@@ -1,6 +1,7 @@
 //! The store as a whole: damage, faults, crashes, and whether these suites would see a mistake.
 
 mod bit_rot;
+mod classes;
 mod crash_states;
 mod crashes;
 mod fault_matrix;

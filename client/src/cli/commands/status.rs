@@ -1,6 +1,7 @@
 //! `status`: the cluster at a glance: whether it takes writes, what needs attention, what is damaged, and how each chunk
 //! service is.
 
+mod classes;
 mod damaged;
 
 use clap::Args;
@@ -19,6 +20,9 @@ pub(crate) struct Status {
     /// List the chunks that are missing or damaged instead: whose they are, where, and what was found
     #[arg(long)]
     damaged: bool,
+    /// Show what the chunk services do for each class of traffic instead, and how long it waits for their disks
+    #[arg(long, conflicts_with = "damaged")]
+    classes: bool,
 }
 
 impl Status {
@@ -31,6 +35,9 @@ impl Status {
         let status = session.client.cluster_status().await.map_err(|error| session.failed("status", &error))?;
         if context.out.json() {
             return context.out.object(&ClusterView::from(&status));
+        }
+        if self.classes {
+            return classes::print(context, &status.nodes);
         }
         print_cluster(context, &status)?;
         let rows: Vec<_> = status.nodes.iter().map(row).collect();

@@ -171,6 +171,7 @@ impl From<NodeStatus> for pb::Node {
             create_time: Some(timestamp(status.record.create_ms)),
             last_heartbeat_time: status.heard_ms.map(timestamp),
             version: status.report.version,
+            class_loads: status.report.loads.into_iter().map(pb::ClassLoad::from).collect(),
         }
     }
 }

@@ -5,22 +5,17 @@ use proto::token::Token;
 
 use super::{FromAnswer, timestamp, usage};
 use crate::coordinator::tenants::Tenant;
-use crate::store::records::{Quota, TrafficClass};
+use crate::store::records::Quota;
 
 impl From<Tenant> for pb::Tenant {
     fn from(Tenant { tenant, record, usage: held }: Tenant) -> Self {
         let Quota { max_bytes, max_blobs } = record.quota;
-        let class = match record.traffic_class {
-            TrafficClass::Gold => pb::TrafficClass::Gold,
-            TrafficClass::Silver => pb::TrafficClass::Silver,
-            TrafficClass::Bronze => pb::TrafficClass::Bronze,
-        };
         Self {
             tenant_id: tenant.to_string(),
             create_time: Some(timestamp(record.create_ms)),
             quota: Some(pb::Quota { max_bytes, max_blobs }),
             usage: Some(usage(held)),
-            traffic_class: class.into(),
+            traffic_class: pb::TrafficClass::from(record.traffic_class).into(),
         }
     }
 }

@@ -5,6 +5,7 @@ use proto::limits;
 use proto::pb;
 use proto::runtime::worker::Pass;
 use proto::token::TokenKeyId;
+use proto::traffic::{ClassLoad, TrafficClass};
 
 use super::Call;
 use super::fields::{endpoint, id, node, text};
@@ -100,9 +101,19 @@ impl TryFrom<Call<pb::HeartbeatRequest>> for HeartbeatOf {
             read_only_reason: clipped(&message.read_only_reason),
             version: clipped(&message.version),
             workers: message.workers.iter().take(WORKERS_PER_NODE_MAX).map(worker).collect(),
+            loads: loads(&message.class_loads),
         };
         Ok(Self { node: own, endpoint: endpoint(&message.endpoint)?, report })
     }
+}
+
+/// What a node says of each class, once; what is of no known class is passed over.
+fn loads(loads: &[pb::ClassLoad]) -> Vec<ClassLoad> {
+    let of = |class| move |load: &ClassLoad| load.class == class;
+    TrafficClass::ALL
+        .into_iter()
+        .filter_map(|class| loads.iter().filter_map(ClassLoad::from_wire).find(of(class)))
+        .collect()
 }
 
 fn clipped(text: &str) -> String {

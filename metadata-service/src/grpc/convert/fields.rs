@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proto::ids::{IdError, NodeId, TenantId};
 use proto::limits;
+use proto::traffic::TrafficClass;
 use tonic::codegen::http::Uri;
 
 use crate::auth::{Caller, Principal};
@@ -132,4 +133,9 @@ pub(super) fn endpoint(text: &str) -> Result<String, MetadataError> {
     let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(refused)?;
     let nothing_behind = matches!(uri.path(), "" | "/") && uri.query().is_none();
     if nothing_behind { Ok(format!("{scheme}://{authority}")) } else { Err(refused()) }
+}
+
+/// A class of traffic; `None` when the message says none.
+pub(super) fn traffic_class(number: i32) -> Result<Option<TrafficClass>, MetadataError> {
+    TrafficClass::from_wire(number).map_err(|unknown| MetadataError::field("traffic_class", unknown.to_string()))
 }

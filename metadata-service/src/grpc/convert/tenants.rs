@@ -4,12 +4,12 @@ use proto::ids::TenantId;
 use proto::pb;
 
 use super::Call;
-use super::fields::{request, tenant};
+use super::fields::{request, tenant, traffic_class};
 use crate::coordinator::request::RequestId;
 use crate::coordinator::tenants::{RegisterTenant, UpdateTenant};
 use crate::error::MetadataError;
 use crate::page_token::page_size;
-use crate::store::records::{Quota, TrafficClass};
+use crate::store::records::Quota;
 
 /// A page of tenants.
 #[derive(Debug)]
@@ -20,17 +20,6 @@ pub(in crate::grpc) struct ListTenants {
 
 fn quota(quota: pb::Quota) -> Quota {
     Quota { max_bytes: quota.max_bytes, max_blobs: quota.max_blobs }
-}
-
-fn traffic_class(number: i32) -> Result<Option<TrafficClass>, MetadataError> {
-    let class = pb::TrafficClass::try_from(number);
-    let class = class.map_err(|_unknown| MetadataError::field("traffic_class", "must be a class that exists"))?;
-    Ok(match class {
-        pb::TrafficClass::Unspecified => None,
-        pb::TrafficClass::Gold => Some(TrafficClass::Gold),
-        pb::TrafficClass::Silver => Some(TrafficClass::Silver),
-        pb::TrafficClass::Bronze => Some(TrafficClass::Bronze),
-    })
 }
 
 impl TryFrom<Call<pb::RegisterTenantRequest>> for RegisterTenant {

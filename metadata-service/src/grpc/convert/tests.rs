@@ -6,6 +6,7 @@ use proto::error::{Classify as _, Reason};
 use proto::ids::{BlobId, NodeId, TenantId};
 use proto::limits;
 use proto::pb;
+use proto::traffic::TrafficClass;
 
 use super::*;
 use crate::auth::Principal;
@@ -78,7 +79,7 @@ fn ids_have_one_form() {
 
 #[test]
 fn what_a_writer_says_is_bounded() {
-    let start = |message: pb::StartUploadRequest| refused::<StartUpload, _>(tenant(), message);
+    let start = |message: pb::StartUploadRequest| refused::<(StartUpload, Option<TrafficClass>), _>(tenant(), message);
     let good = pb::StartUploadRequest {
         display_name: "n".repeat(limits::DISPLAY_NAME_BYTES_MAX),
         content_type: "c".repeat(limits::CONTENT_TYPE_BYTES_MAX),
@@ -103,6 +104,7 @@ fn what_a_writer_says_is_bounded() {
     );
     let too_large = Some(limits::BLOB_BYTES_MAX + 1);
     assert_eq!(start(pb::StartUploadRequest { size_bytes: too_large, ..good.clone() }), Some("size_bytes"));
+    assert_eq!(start(pb::StartUploadRequest { traffic_class: 4, ..good.clone() }), Some("traffic_class"));
     let labels = [
         HashMap::from([(String::new(), String::new())]),
         HashMap::from([("k".repeat(limits::LABEL_KEY_BYTES_MAX + 1), String::new())]),
@@ -125,7 +127,7 @@ fn one_call_takes_sixteen_blocks_and_sixty_four_receipts() {
             receipts: receipts(count),
             ..Default::default()
         };
-        refused::<(AllocateBlocks, Vec<Bytes>), _>(tenant(), message)
+        refused::<(AllocateBlocks, Vec<Bytes>, Option<TrafficClass>), _>(tenant(), message)
     };
     assert_eq!(allocate(16, 64), None);
     assert_eq!(allocate(17, 0), Some("block_count"));

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use proto::ids::{BlobId, TenantId};
 use proto::limits;
 use proto::pb;
+use proto::traffic::TrafficClass;
 
 use super::Call;
-use super::fields::{description, id, own_request, own_tenant, text};
+use super::fields::{description, id, own_request, own_tenant, text, traffic_class};
 use crate::coordinator::allocate::AllocateBlocks;
 use crate::coordinator::commit::CommitUpload;
 use crate::coordinator::delete::DeleteBlob;
@@ -41,21 +42,24 @@ fn bounded(receipts: Vec<Bytes>) -> Result<Vec<Bytes>, MetadataError> {
     Err(MetadataError::field("receipts", problem))
 }
 
-impl TryFrom<Call<pb::StartUploadRequest>> for StartUpload {
+/// The command, and the class that it asks for.
+impl TryFrom<Call<pb::StartUploadRequest>> for (StartUpload, Option<TrafficClass>) {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::StartUploadRequest>) -> Result<Self, MetadataError> {
         let tenant = own_tenant(&caller, &message.tenant_id)?;
-        Ok(Self {
+        let class = traffic_class(message.traffic_class)?;
+        let command = StartUpload {
             request: own_request(&tenant, message.request_id)?,
             tenant,
             description: description(message.display_name, message.content_type, message.labels)?,
             declared_bytes: message.size_bytes.map(blob_size).transpose()?,
-        })
+        };
+        Ok((command, class))
     }
 }
 
-/// The command without its receipts, and the receipts as they came.
-impl TryFrom<Call<pb::AllocateBlocksRequest>> for (AllocateBlocks, Vec<Bytes>) {
+/// The command without its receipts, the receipts as they came, and the class that it asks for.
+impl TryFrom<Call<pb::AllocateBlocksRequest>> for (AllocateBlocks, Vec<Bytes>, Option<TrafficClass>) {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::AllocateBlocksRequest>) -> Result<Self, MetadataError> {
         if message.block_count > limits::BLOCKS_PER_ALLOCATION {
@@ -69,7 +73,8 @@ impl TryFrom<Call<pb::AllocateBlocksRequest>> for (AllocateBlocks, Vec<Bytes>) {
             block_count: message.block_count,
             receipts: Vec::new(),
         };
-        Ok((command, bounded(message.receipts)?))
+        let class = traffic_class(message.traffic_class)?;
+        Ok((command, bounded(message.receipts)?, class))
     }
 }
 
@@ -110,11 +115,13 @@ impl TryFrom<Call<pb::GetBlobRequest>> for (TenantId, BlobId) {
     }
 }
 
-impl TryFrom<Call<pb::GetBlobLayoutRequest>> for (TenantId, BlobId, ReadRange) {
+/// Whose blob, which, what of it, and the class that is asked for.
+impl TryFrom<Call<pb::GetBlobLayoutRequest>> for (TenantId, BlobId, ReadRange, Option<TrafficClass>) {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::GetBlobLayoutRequest>) -> Result<Self, MetadataError> {
         let range = ReadRange { offset: message.read_offset, limit: message.read_limit };
-        Ok((own_tenant(&caller, &message.tenant_id)?, id("blob_id", &message.blob_id)?, range))
+        let class = traffic_class(message.traffic_class)?;
+        Ok((own_tenant(&caller, &message.tenant_id)?, id("blob_id", &message.blob_id)?, range, class))
     }
 }
 

@@ -3,6 +3,7 @@
 use proto::checksum::Sha256;
 use proto::limits::TENANT_TOKENS_MAX;
 use proto::token::TokenKeyId;
+pub use proto::traffic::TrafficClass;
 
 use super::Record;
 
@@ -13,18 +14,6 @@ pub struct Quota {
     pub max_bytes: Option<u64>,
     /// Most blobs, committed and reserved together.
     pub max_blobs: Option<u64>,
-}
-
-/// How urgent a tenant's traffic is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum TrafficClass {
-    /// Latency comes first.
-    Gold,
-    /// Normal.
-    #[default]
-    Silver,
-    /// Background.
-    Bronze,
 }
 
 /// A tenant.

@@ -71,7 +71,7 @@ impl World {
     async fn start(&mut self, declared: Option<u64>) {
         let (tenant, request) = (self.tenant.clone(), self.request());
         let command = StartUpload { tenant, request, description: Description::default(), declared_bytes: declared };
-        let Ok(plan) = self.service.start_upload(command).await else { return };
+        let Ok(plan) = self.service.start_upload(command, None).await else { return };
         let known = Known {
             blob: plan.upload.blob,
             declared,
@@ -108,7 +108,7 @@ impl World {
         let blob = self.model().known[at].blob;
         let tenant = self.tenant.clone();
         let command = AllocateBlocks { tenant, blob, first_block, block_count, receipts: Vec::new() };
-        let Ok(plan) = self.service.allocate_blocks(command, &[]).await else { return 0 };
+        let Ok(plan) = self.service.allocate_blocks(command, &[], None).await else { return 0 };
         assert_eq!(self.model().known[at].fate, Fate::Open, "what is over takes no blocks");
         self.note(at, &plan);
         plan.blocks.len() as u64
@@ -266,7 +266,7 @@ impl World {
         let Some(at) = self.pick(which, Fate::Committed) else { return };
         let blob = self.model().known[at].blob;
         let range = ReadRange { offset: 0, limit: 0 };
-        let Ok(plan) = self.service.get_layout(&self.tenant, blob, range).await else { return };
+        let Ok(plan) = self.service.get_layout(&self.tenant, blob, range, None).await else { return };
         let life = self.service.tuning().capability_life;
         for granted in plan.blocks.iter().flat_map(|(_, granted)| granted) {
             self.model().permit((granted.chunk.node, granted.chunk.chunk), life);

@@ -108,7 +108,7 @@ pub(super) const OPERATIONS: [Operation; 40] = [
     Operation {
         name: "StartUpload",
         effect: Effect::Adds,
-        run: |s| Box::pin(async move { s.service.start_upload(upload(9, "new")).await.map(drop) }),
+        run: |s| Box::pin(async move { s.service.start_upload(upload(9, "new"), None).await.map(drop) }),
     },
     Operation {
         name: "AllocateBlocks",
@@ -117,7 +117,7 @@ pub(super) const OPERATIONS: [Operation; 40] = [
             Box::pin(async move {
                 let (tenant, blob) = (s.tenant.clone(), s.open);
                 let command = AllocateBlocks { tenant, blob, first_block: 0, block_count: 1, receipts: Vec::new() };
-                s.service.allocate_blocks(command, &s.receipts).await.map(drop)
+                s.service.allocate_blocks(command, &s.receipts, None).await.map(drop)
             })
         },
     },
@@ -256,7 +256,7 @@ pub(super) const OPERATIONS: [Operation; 40] = [
     Operation {
         name: "RepeatStart",
         effect: Effect::Decides,
-        run: |s| Box::pin(async move { s.service.start_upload(upload(7, "open")).await.map(drop) }),
+        run: |s| Box::pin(async move { s.service.start_upload(upload(7, "open"), None).await.map(drop) }),
     },
     Operation {
         name: "GetTenant",
@@ -284,7 +284,7 @@ pub(super) const OPERATIONS: [Operation; 40] = [
         run: |s| {
             Box::pin(async move {
                 let range = ReadRange { offset: 0, limit: 0 };
-                s.service.get_layout(&s.tenant, s.live, range).await.map(drop)
+                s.service.get_layout(&s.tenant, s.live, range, None).await.map(drop)
             })
         },
     },

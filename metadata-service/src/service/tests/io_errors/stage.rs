@@ -106,7 +106,7 @@ impl Stage {
             service.abort_upload(posts(), upload.upload.blob).await.unwrap();
         }
         let stale = start(&service, 5).await.upload.blob;
-        service.start_upload(upload(0, "old")).await.unwrap();
+        service.start_upload(upload(0, "old"), None).await.unwrap();
         clock.advance(25 * HOUR);
         let (live, chunk) = put(&service, 5).await;
         let (bystander, _chunk) = put(&service, 1).await;
@@ -115,7 +115,7 @@ impl Stage {
             service.delete_blob(DeleteBlob { tenant: posts(), request: request(""), blob }).await.unwrap();
         }
         clock.advance(HOUR + HOUR / 2);
-        let open = service.start_upload(upload(7, "open")).await.unwrap();
+        let open = service.start_upload(upload(7, "open"), None).await.unwrap();
         let quota = Some(Quota { max_bytes: Some(230), max_blobs: None });
         let command = UpdateTenant { tenant: posts(), request: request(""), quota, traffic_class: None };
         service.update_tenant(command).await.unwrap();
@@ -184,7 +184,7 @@ async fn rows_of_a_start(service: &Service, join: &[TokenKeyId]) {
 }
 
 async fn start(service: &Service, declared_bytes: u64) -> WritePlan {
-    service.start_upload(upload(declared_bytes, "")).await.unwrap()
+    service.start_upload(upload(declared_bytes, ""), None).await.unwrap()
 }
 
 /// What the nodes would say about an upload's blocks.
