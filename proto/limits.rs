@@ -56,6 +56,8 @@ pub const LABEL_KEY_BYTES_MAX: usize = 63;
 pub const LABEL_VALUE_BYTES_MAX: usize = 255;
 /// Bytes of all keys and values of a blob's labels together, so that the blob's row stays under 4 KiB.
 pub const LABELS_BYTES_MAX: usize = 2048;
+/// Uploads that a tenant may have open at a time, unless its quota says otherwise.
+pub const OPEN_UPLOADS_PER_TENANT: u64 = 1024;
 /// Bytes of a `request_id`.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Tokens of one tenant.

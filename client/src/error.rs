@@ -137,8 +137,8 @@ pub enum Error {
         /// How.
         problem: String,
     },
-    /// The input is longer than what the tenant's quota leaves; nothing was stored.
-    #[error("the tenant's quota is used up: the input has more than the {available_bytes} bytes that are left")]
+    /// The input is longer than what the tenant's quota leaves or allows for one blob; nothing was stored.
+    #[error("the tenant's quota does not allow it: the input has more than the {available_bytes} bytes that it leaves")]
     QuotaReached {
         /// How many bytes the upload could have had.
         available_bytes: u64,

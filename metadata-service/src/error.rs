@@ -18,6 +18,8 @@ pub enum QuotaBound {
     Bytes,
     /// Blobs.
     Blobs,
+    /// Open uploads.
+    OpenUploads,
 }
 
 impl std::fmt::Display for QuotaBound {
@@ -25,6 +27,7 @@ impl std::fmt::Display for QuotaBound {
         f.write_str(match self {
             Self::Bytes => "bytes",
             Self::Blobs => "blobs",
+            Self::OpenUploads => "open uploads",
         })
     }
 }
@@ -68,7 +71,10 @@ pub enum MetadataError {
     #[error("the tenant id belonged to a deleted tenant whose data has not been collected yet; choose another id")]
     TenantNotCollected(String),
     /// The tenant still holds blobs or open uploads.
-    #[error("the tenant still holds {blobs} blobs and {uploads} open uploads; delete them first")]
+    #[error(
+        "the tenant still holds {blobs} blobs and {uploads} open uploads; delete the blobs, and abort the uploads or let \
+         their leases run out"
+    )]
     TenantNotEmpty {
         /// Committed blobs.
         blobs: u64,
@@ -86,6 +92,16 @@ pub enum MetadataError {
         limit: u64,
         /// What is left of it.
         left: u64,
+    },
+    /// The quota does not allow a blob of this size.
+    #[error("a blob of tenant {tenant} may have at most {limit} bytes, but {wanted} are wanted")]
+    BlobTooLarge {
+        /// The tenant.
+        tenant: String,
+        /// The quota.
+        limit: u64,
+        /// What is asked for; of an upload of unknown size the least that would be more.
+        wanted: u64,
     },
     /// The upload was given up, or its lease ran out.
     #[error("the upload is over: it was aborted, or its lease ran out; start a new one")]
@@ -216,7 +232,7 @@ impl Classify for MetadataError {
             Self::UploadNotFound(_) => Reason::UploadNotFound,
             Self::TenantAlreadyExists(_) | Self::TenantNotCollected(_) => Reason::TenantAlreadyExists,
             Self::TenantNotEmpty { .. } => Reason::TenantNotEmpty,
-            Self::QuotaExceeded { .. } => Reason::QuotaExceeded,
+            Self::QuotaExceeded { .. } | Self::BlobTooLarge { .. } => Reason::QuotaExceeded,
             Self::UploadExpired => Reason::UploadExpired,
             Self::UploadIncomplete { .. } => Reason::UploadIncomplete,
             Self::UploadCommitted => Reason::UploadCommitted,
@@ -251,7 +267,7 @@ impl Classify for MetadataError {
             }
             Self::BlobNotFound(id) | Self::BlobCollected(id) => resource("blob", id),
             Self::UploadNotFound(id) => resource("upload", id),
-            Self::QuotaExceeded { tenant, .. } => {
+            Self::QuotaExceeded { tenant, .. } | Self::BlobTooLarge { tenant, .. } => {
                 Details { quota_subject: Some(format!("tenant:{tenant}")), ..details }
             }
             Self::UploadIncomplete { block_index: Some(index), .. } => {

@@ -130,7 +130,7 @@ async fn a_blob_that_is_being_collected_is_not_restored_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_aborted_upload_has_written_goes_after_the_grace() {
     let (mut cluster, clock) = cluster().await;
-    let client = cluster.tenant("posts", pb::Quota { max_bytes: Some(16_000_000), max_blobs: None }).await;
+    let client = cluster.tenant("posts", pb::Quota { max_bytes: Some(16_000_000), ..Default::default() }).await;
     let empty = files(&cluster);
     // Beyond the quota the upload fails in its middle, and its writer gives it up.
     let source = mini_tectonic_client::Source::Reader(Box::new(std::io::Cursor::new(content(20_000_000, 1))));

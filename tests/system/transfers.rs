@@ -70,7 +70,7 @@ async fn a_deleted_blob_is_gone_from_every_view_and_its_bytes_leave_the_usage() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_holds_for_known_and_unknown_sizes_and_nothing_stays_reserved() {
     let mut cluster = cluster_of_small_blocks().await;
-    let quota = pb::Quota { max_bytes: Some(BLOCK as u64), max_blobs: Some(2) };
+    let quota = pb::Quota { max_bytes: Some(BLOCK as u64), max_blobs: Some(2), ..Default::default() };
     let client = cluster.tenant("small", quota).await;
     put(&client, "fits", &content(BLOCK / 2, 1)).await;
     let too_large = content(BLOCK, 2);

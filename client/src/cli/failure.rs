@@ -188,11 +188,15 @@ impl Scene<'_> {
                 "choose another id; 'mini-tectonic-rs rotate-token -t {tenant}' makes a new token for this one"
             )),
             Reason::TenantNotEmpty => {
-                Some(format!("delete its blobs first; 'mini-tectonic-rs list-blobs -t {tenant}' lists them"))
+                Some(format!(
+                    "delete its blobs first: 'mini-tectonic-rs list-blobs -t {tenant}' lists them; an upload that nobody \
+                     goes on with ends by itself, by default within an hour"
+                ))
             }
             Reason::QuotaExceeded => Some(format!(
-                "delete blobs, or let the admin raise the quota: \
-                 'mini-tectonic-rs update-tenant -t {tenant} --max-bytes SIZE'"
+                "delete blobs, or let the admin raise the bound that is named: \
+                 'mini-tectonic-rs update-tenant -t {tenant} --max-bytes SIZE', --max-blobs, --max-blob-bytes or \
+                 --max-open-uploads"
             )),
             Reason::ScopeMissing => Some(
                 "blobs need the tenant's own token; tenants and the cluster need the admin's, which is in admin.token in \

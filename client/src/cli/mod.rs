@@ -11,6 +11,7 @@ mod credentials;
 mod failure;
 mod output;
 mod progress;
+mod quota;
 mod sandbox;
 mod services;
 mod signals;

@@ -53,6 +53,15 @@ impl<'a> From<&'a Blob> for BlobView<'a> {
 pub(crate) struct QuotaView {
     max_bytes: Option<u64>,
     max_blobs: Option<u64>,
+    max_blob_bytes: Option<u64>,
+    max_open_uploads: Option<u64>,
+}
+
+impl From<pb::Quota> for QuotaView {
+    fn from(quota: pb::Quota) -> Self {
+        let pb::Quota { max_bytes, max_blobs, max_blob_bytes, max_open_uploads } = quota;
+        Self { max_bytes, max_blobs, max_blob_bytes, max_open_uploads }
+    }
 }
 
 /// What a tenant holds.
@@ -91,11 +100,10 @@ pub(crate) struct TenantView<'a> {
 
 impl<'a> From<&'a pb::Tenant> for TenantView<'a> {
     fn from(tenant: &'a pb::Tenant) -> Self {
-        let quota = tenant.quota.unwrap_or_default();
         Self {
             tenant_id: &tenant.tenant_id,
             create_time: time(tenant.create_time.as_ref()),
-            quota: QuotaView { max_bytes: quota.max_bytes, max_blobs: quota.max_blobs },
+            quota: tenant.quota.unwrap_or_default().into(),
             usage: tenant.usage.unwrap_or_default().into(),
             traffic_class: tenant.traffic_class().as_str_name(),
         }

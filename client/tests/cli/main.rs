@@ -148,11 +148,11 @@ fn json_has_the_fields_of_the_protos() {
 
     let tenant = user.line("list-tenants --json").json();
     assert_eq!((&tenant["tenant_id"], &tenant["traffic_class"]), (&"posts".into(), &"TRAFFIC_CLASS_SILVER".into()));
-    assert_eq!(tenant["quota"], serde_json::json!({"max_bytes": null, "max_blobs": null}));
+    assert_eq!(tenant["quota"], quota(None, None));
     assert_eq!((&tenant["usage"]["used_bytes"], &tenant["usage"]["used_blobs"]), (&16.into(), &1.into()));
     assert_eq!(user.line("stat -t posts --json").json(), tenant);
     let registered = user.line("register-tenant -t likes --max-bytes 1KiB --max-blobs 7 --json").json();
-    assert_eq!(registered["quota"], serde_json::json!({"max_bytes": 1024, "max_blobs": 7}));
+    assert_eq!(registered["quota"], quota(Some(1024), Some(7)));
 }
 
 #[test]
@@ -325,6 +325,32 @@ fn a_service_that_is_down_ends_with_6_and_is_named() {
     assert!(!user.path("out").try_exists().unwrap());
 }
 
+/// A quota without the other bounds.
+fn quota(max_bytes: Option<u64>, max_blobs: Option<u64>) -> serde_json::Value {
+    serde_json::json!({
+        "max_bytes": max_bytes, "max_blobs": max_blobs, "max_blob_bytes": null, "max_open_uploads": 1024,
+    })
+}
+
+#[test]
+fn a_blob_larger_than_one_may_be_ends_with_5_and_says_both_sizes() {
+    let (user, _serve) = user_with_services();
+    user.line("register-tenant -t small --max-blob-bytes 10 --max-open-uploads 1").ok();
+    let (ten, eleven) = (user.file("ten", &[0; 10]), user.file("eleven", &[0; 11]));
+    let put = |path: &Path| user.run(["put", "-t", "small", "-f", path.to_str().unwrap()]);
+    put(&ten).ok();
+    put(&eleven).failed(5, &["QUOTA_EXCEEDED", "at most 10 bytes", "11 are wanted", "--max-blob-bytes"]);
+    line_with_input(&user, "put -t small -f -", &[0; 10]).ok();
+    line_with_input(&user, "put -t small -f -", &[0; 11]).failed(5, &["more than the 10 bytes"]);
+    let shown = user.line("stat -t small").ok();
+    assert!(shown.contains("at most 10 B") && shown.contains("open uploads  at most 1\n"), "{shown}");
+    user.line("update-tenant -t small --max-open-uploads 0").ok();
+    put(&ten).failed(5, &["QUOTA_EXCEEDED", "of 0 open uploads, 0 are left", "--max-open-uploads"]);
+    let raised = user.line("update-tenant -t small --max-open-uploads 7 --max-blob-bytes unlimited --json").json();
+    assert_eq!((&raised["quota"]["max_open_uploads"], &raised["quota"]["max_blob_bytes"]), (&7.into(), &().into()));
+    put(&eleven).ok();
+}
+
 #[test]
 fn a_quota_that_does_not_allow_it_ends_with_5() {
     let (user, _serve) = user_with_services();
@@ -338,7 +364,7 @@ fn a_quota_that_does_not_allow_it_ends_with_5() {
     put(&one).ok();
     put(&one).failed(5, &["QUOTA_EXCEEDED"]);
     let tenant = user.line("update-tenant -t small --max-blobs 3 --class gold --json").json();
-    assert_eq!(tenant["quota"], serde_json::json!({"max_bytes": null, "max_blobs": 3}));
+    assert_eq!(tenant["quota"], quota(None, Some(3)));
     assert_eq!(tenant["traffic_class"], "TRAFFIC_CLASS_GOLD");
     put(&one).ok();
 }

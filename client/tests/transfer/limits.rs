@@ -11,7 +11,7 @@ use crate::cluster::{BLOCK, Cluster, get, noise, put, write_file};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_refuses_what_does_not_fit_and_takes_what_just_does() {
     let cluster = Cluster::start().await;
-    let quota = pb::Quota { max_bytes: Some(5 * BLOCK as u64 / 2), max_blobs: None };
+    let quota = pb::Quota { max_bytes: Some(5 * BLOCK as u64 / 2), ..Default::default() };
     let client = cluster.tenant("small", quota).await;
     let fits = noise(1, 5 * BLOCK / 2);
     let too_long = noise(1, 5 * BLOCK / 2 + 1);

@@ -9,7 +9,7 @@ use proto::runtime::clock::millis;
 
 use super::plan::{self, Next, Owner, PlannedBlock};
 use super::seal::seal;
-use super::start::{Planned, exhausted};
+use super::start::Planned;
 use super::upload::{Upload, pending};
 use super::{Context, Outcome, usage};
 use crate::error::MetadataError;
@@ -96,9 +96,9 @@ fn reserve(
     let tenant = &command.tenant;
     let row: TenantRecord = read(view, &keys::tenant(tenant))?.ok_or_else(|| MetadataError::missing("tenant"))?;
     let mut usage: UsageRecord = read(view, &keys::usage(tenant))?.ok_or_else(|| MetadataError::missing("usage"))?;
-    let next = plan::next(upload, end, usage::bytes_left(&usage, &row.quota));
+    let next = plan::next(upload, end, usage::bytes_left(&usage, &row.quota, upload.reserved_bytes));
     if next.blocks == 0 && nothing_else {
-        return Err(exhausted(tenant, &row.quota));
+        return Err(usage::exhausted(tenant, &row.quota, upload.reserved_bytes));
     }
     usage::reserve_more(&mut usage, next.reserve_bytes)?;
     batch.set(keys::usage(tenant), &usage);

@@ -59,7 +59,7 @@ pub(super) struct Next {
     pub(super) reserve_bytes: u64,
 }
 
-/// What can be planned of the blocks before `end`, with `left_bytes` of the quota left.
+/// What can be planned of the blocks before `end`, with `left_bytes` of the quota left for it.
 ///
 /// With a declared size everything is reserved already, and blocks end where it does. Otherwise each block reserves what
 /// it may hold: the block size, or the rest of the quota, and then it is the last.

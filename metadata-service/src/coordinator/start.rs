@@ -11,7 +11,7 @@ use super::plan::{self, FIRST_BLOCKS_OF_UNKNOWN_SIZE, Next, Owner, PlannedBlock}
 use super::request::{Fingerprint, Once, RequestId, object_id};
 use super::upload::{Standing, Upload};
 use super::{Context, Outcome, unchanged, usage};
-use crate::error::{MetadataError, QuotaBound};
+use crate::error::MetadataError;
 use crate::store::engine::{Batch, Decision, View};
 use crate::store::keys;
 use crate::store::records::{BlobRecord, Description, Quota, TenantRecord, UploadRecord, UploadState, UsageRecord};
@@ -99,25 +99,21 @@ fn reserve(
     quota: &Quota,
     upload: &UploadRecord,
 ) -> Result<Next, MetadataError> {
+    usage::check_one_more_upload(tenant, usage, quota)?;
     usage::check_one_more_blob(tenant, usage, quota)?;
+    usage::check_blob_size(tenant, quota, upload.reserved_bytes)?;
     usage::check_bytes(tenant, usage, quota, upload.reserved_bytes)?;
     let end = match upload.declared_bytes {
         Some(_known) => u64::from(BLOCKS_PER_ALLOCATION),
         None => FIRST_BLOCKS_OF_UNKNOWN_SIZE,
     };
-    let next = plan::next(upload, end, usage::bytes_left(usage, quota));
+    let next = plan::next(upload, end, usage::bytes_left(usage, quota, 0));
     if upload.declared_bytes.is_none() && next.blocks == 0 {
-        return Err(exhausted(tenant, quota));
+        return Err(usage::exhausted(tenant, quota, 0));
     }
     usage::open_upload(usage, upload.reserved_bytes)?;
     usage::reserve_more(usage, next.reserve_bytes)?;
     Ok(next)
-}
-
-/// The refusal of an upload for which not one more byte is left.
-pub(super) fn exhausted(tenant: &TenantId, quota: &Quota) -> MetadataError {
-    let limit = quota.max_bytes.unwrap_or(u64::MAX);
-    MetadataError::QuotaExceeded { tenant: tenant.to_string(), bound: QuotaBound::Bytes, limit, left: 0 }
 }
 
 /// The answer to a repeat: the upload as it now is, with the plan of its first blocks while it is open.

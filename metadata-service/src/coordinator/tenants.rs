@@ -71,7 +71,12 @@ fn existing(view: &dyn View, tenant: &TenantId) -> Result<Tenant, MetadataError>
 
 fn with_quota(fingerprint: Fingerprint, quota: Option<&Quota>) -> Fingerprint {
     match quota {
-        Some(quota) => fingerprint.with(&[1]).with_number(quota.max_bytes).with_number(quota.max_blobs),
+        Some(quota) => fingerprint
+            .with(&[1])
+            .with_number(quota.max_bytes)
+            .with_number(quota.max_blobs)
+            .with_number(quota.max_blob_bytes)
+            .with_number(Some(quota.max_open_uploads)),
         None => fingerprint.with(&[0]),
     }
 }

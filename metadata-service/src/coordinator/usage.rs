@@ -1,5 +1,6 @@
 //! The arithmetic of quotas (I11): used is the sum of committed blobs, reserved that of open uploads, and no
-//! reservation is granted that would exceed the quota.
+//! reservation is granted that would exceed the quota. Bounds are checked where something is promised and nowhere after:
+//! an upload that was granted may be committed, also when the quota has been lowered since.
 //!
 //! A sum that would go below zero or beyond 64 bits means that a row was changed without its usage: that is refused as
 //! a bug, and nothing is written.
@@ -21,9 +22,11 @@ fn take(from: &mut u64, amount: u64) -> Result<(), MetadataError> {
     Ok(())
 }
 
-/// Bytes that may still be reserved; the largest number when there is no bound.
-pub fn bytes_left(usage: &UsageRecord, quota: &Quota) -> u64 {
-    left(quota.max_bytes, usage.used_bytes, usage.reserved_bytes)
+/// Bytes that may still be reserved for a blob that has `reserved` already: what is left of the quota, and what one blob
+/// may have; the largest number when there is no bound.
+pub fn bytes_left(usage: &UsageRecord, quota: &Quota, reserved: u64) -> u64 {
+    let of_blob = left(quota.max_blob_bytes, 0, reserved);
+    left(quota.max_bytes, usage.used_bytes, usage.reserved_bytes).min(of_blob)
 }
 
 fn left(limit: Option<u64>, used: u64, reserved: u64) -> u64 {
@@ -36,6 +39,34 @@ fn left(limit: Option<u64>, used: u64, reserved: u64) -> u64 {
 /// [`MetadataError::QuotaExceeded`].
 pub fn check_bytes(tenant: &TenantId, usage: &UsageRecord, quota: &Quota, bytes: u64) -> Result<(), MetadataError> {
     check(tenant, QuotaBound::Bytes, quota.max_bytes, [usage.used_bytes, usage.reserved_bytes], bytes)
+}
+
+/// Refuses a blob that is larger than one may be.
+///
+/// # Errors
+/// [`MetadataError::BlobTooLarge`].
+pub fn check_blob_size(tenant: &TenantId, quota: &Quota, wanted: u64) -> Result<(), MetadataError> {
+    match quota.max_blob_bytes.filter(|limit| wanted > *limit) {
+        Some(limit) => Err(MetadataError::BlobTooLarge { tenant: tenant.to_string(), limit, wanted }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses one more open upload when there are as many as may be.
+///
+/// # Errors
+/// [`MetadataError::QuotaExceeded`].
+pub fn check_one_more_upload(tenant: &TenantId, usage: &UsageRecord, quota: &Quota) -> Result<(), MetadataError> {
+    check(tenant, QuotaBound::OpenUploads, Some(quota.max_open_uploads), [0, usage.reserved_blobs], 1)
+}
+
+/// The refusal of an upload of unknown size that has `reserved` bytes and can have no more, by the bound that is met.
+pub fn exhausted(tenant: &TenantId, quota: &Quota, reserved: u64) -> MetadataError {
+    if let Err(too_large) = check_blob_size(tenant, quota, reserved.saturating_add(1)) {
+        return too_large;
+    }
+    let limit = quota.max_bytes.unwrap_or(u64::MAX);
+    MetadataError::QuotaExceeded { tenant: tenant.to_string(), bound: QuotaBound::Bytes, limit, left: 0 }
 }
 
 /// Refuses one more blob when there is no room for it.
@@ -139,7 +170,7 @@ mod tests {
     #[test]
     fn a_tenant_above_its_quota_is_refused_even_nothing() {
         let usage = UsageRecord { used_bytes: 11, ..UsageRecord::default() };
-        let quota = Quota { max_bytes: Some(10), max_blobs: None };
+        let quota = Quota { max_bytes: Some(10), ..Quota::UNLIMITED };
         let refused = check_bytes(&posts(), &usage, &quota, 0);
         assert!(matches!(refused, Err(MetadataError::QuotaExceeded { limit: 10, left: 0, .. })), "{refused:?}");
         let raised = Quota { max_bytes: Some(11), ..quota };
@@ -159,11 +190,11 @@ mod tests {
             used: u64, reserved: u64, more: u64, limit in proptest::option::of(any::<u64>()),
         ) {
             let usage = UsageRecord { used_bytes: used, reserved_bytes: reserved, ..UsageRecord::default() };
-            let quota = Quota { max_bytes: limit, max_blobs: None };
+            let quota = Quota { max_bytes: limit, ..Quota::UNLIMITED };
             let total = u128::from(used) + u128::from(reserved) + u128::from(more);
             let fits = limit.is_none_or(|limit| total <= u128::from(limit));
             prop_assert_eq!(check_bytes(&posts(), &usage, &quota, more).is_ok(), fits);
-            let left = bytes_left(&usage, &quota);
+            let left = bytes_left(&usage, &quota, 0);
             let over = limit.is_some_and(|limit| u128::from(used) + u128::from(reserved) > u128::from(limit));
             prop_assert_eq!(check_bytes(&posts(), &usage, &quota, left).is_ok(), !over);
         }

@@ -170,7 +170,7 @@ fn damage() -> DamageRecord {
 
 fn tenant() -> TenantRecord {
     let token = TokenKeyId::generate(&entropy());
-    let quota = Quota { max_bytes: Some(1), max_blobs: None };
+    let quota = Quota { max_bytes: Some(1), ..Quota::UNLIMITED };
     let traffic_class = TrafficClass::Gold;
     TenantRecord {
         previous_token: Some(token),

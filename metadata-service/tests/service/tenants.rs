@@ -9,7 +9,7 @@ fn register(tenant_id: &str, request_id: &str, max_bytes: Option<u64>) -> pb::Re
     pb::RegisterTenantRequest {
         tenant_id: tenant_id.to_owned(),
         request_id: request_id.to_owned(),
-        quota: Some(pb::Quota { max_bytes, max_blobs: None }),
+        quota: Some(pb::Quota { max_bytes, ..Default::default() }),
         traffic_class: pb::TrafficClass::Gold.into(),
     }
 }

@@ -232,7 +232,7 @@ async fn requests_are_forgotten_by_the_sweep_when_their_day_is_over() {
 async fn quotas_hold_at_the_edge_whoever_races_for_it() {
     let world = World::new().await;
     world.node().await;
-    let quota = pb::Quota { max_bytes: Some(100), max_blobs: None };
+    let quota = pb::Quota { max_bytes: Some(100), ..Default::default() };
     let token = world.tenant_with("posts", quota).await;
     let mut racing = tokio::task::JoinSet::new();
     for _one in 0..32 {

@@ -10,7 +10,7 @@ use crate::cli::args::TenantArg;
 use crate::cli::context::{Context, say};
 use crate::cli::credentials::{Credential, Holder, Secret};
 use crate::cli::failure::Failure;
-use crate::cli::units::parse_size;
+use crate::cli::quota::QuotaArgs;
 use crate::cli::views::TenantView;
 
 /// Register a tenant; its token is shown once, and kept for later calls (admin)
@@ -18,12 +18,8 @@ use crate::cli::views::TenantView;
 pub(crate) struct RegisterTenant {
     #[command(flatten)]
     tenant: TenantArg,
-    /// Most bytes it may hold, for example 10GiB; unlimited when not given.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    max_bytes: Option<u64>,
-    /// Most blobs it may hold; unlimited when not given.
-    #[arg(long, value_name = "N")]
-    max_blobs: Option<u64>,
+    #[command(flatten)]
+    quota: QuotaArgs,
 }
 
 impl RegisterTenant {
@@ -31,7 +27,7 @@ impl RegisterTenant {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let tenant = &self.tenant.tenant;
         let session = context.admin(Some(tenant))?;
-        let quota = pb::Quota { max_bytes: self.max_bytes, max_blobs: self.max_blobs };
+        let quota = self.quota.over(pb::Quota::default());
         let registered = session.client.register_tenant(tenant, quota).await;
         let registered = registered.map_err(|error| session.failed("register-tenant", &error))?;
         let cluster_id = session.cluster_id().await;

@@ -67,6 +67,8 @@ fn print_tenant(context: &Context, tenant: &pb::Tenant) -> Result<(), Failure> {
         ("class", tenant.traffic_class().as_str_name().trim_start_matches("TRAFFIC_CLASS_").to_ascii_lowercase()),
         ("bytes", most(quota.max_bytes.map(size_in_full))),
         ("blobs", most(quota.max_blobs.map(|blobs| blobs.to_string()))),
+        ("largest blob", most(quota.max_blob_bytes.map(size_in_full))),
+        ("open uploads", most(quota.max_open_uploads.map(|uploads| uploads.to_string()))),
         ("used", blobs_in_full(usage.used_blobs, usage.used_bytes)),
         (
             "reserved",

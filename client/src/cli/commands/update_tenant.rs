@@ -1,12 +1,13 @@
 //! `update-tenant`: changes a tenant's quota or traffic class.
 
 use clap::{Args, ValueEnum};
+use mini_tectonic_client::Error;
 use proto::pb;
 
 use crate::cli::args::TenantArg;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, Session};
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::units::parse_size;
+use crate::cli::quota::QuotaArgs;
 use crate::cli::views::TenantView;
 
 /// Change a tenant's quota or traffic class (admin)
@@ -14,20 +15,12 @@ use crate::cli::views::TenantView;
 pub(crate) struct UpdateTenant {
     #[command(flatten)]
     tenant: TenantArg,
-    /// Most bytes it may hold, for example 10GiB, or 'unlimited'. Less than it holds stops further writes.
-    #[arg(long, value_name = "SIZE", value_parser = |text: &str| bound(text, parse_size))]
-    max_bytes: Option<Bound>,
-    /// Most blobs it may hold, or 'unlimited'.
-    #[arg(long, value_name = "N", value_parser = |text: &str| bound(text, parse_count))]
-    max_blobs: Option<Bound>,
+    #[command(flatten)]
+    quota: QuotaArgs,
     /// How urgent its traffic is.
     #[arg(long, value_enum)]
     class: Option<Class>,
 }
-
-/// A bound, or none.
-#[derive(Debug, Clone, Copy)]
-struct Bound(Option<u64>);
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Class {
@@ -39,37 +32,27 @@ enum Class {
     Bronze,
 }
 
-fn bound(text: &str, parse: impl Fn(&str) -> Result<u64, String>) -> Result<Bound, String> {
-    if text == "unlimited" { Ok(Bound(None)) } else { parse(text).map(|most| Bound(Some(most))) }
-}
-
-fn parse_count(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|error: std::num::ParseIntError| error.to_string())
-}
-
 impl UpdateTenant {
     /// Runs the command.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let tenant = &self.tenant.tenant;
-        if self.max_bytes.is_none() && self.max_blobs.is_none() && self.class.is_none() {
-            return Err(Failure::new(Exit::Usage, "nothing to change: give --max-bytes, --max-blobs or --class"));
+        if !self.quota.any() && self.class.is_none() {
+            return Err(Failure::new(Exit::Usage, "nothing to change: give a bound of the quota, or --class"));
         }
         let session = context.admin(Some(tenant))?;
         let failed = |error| session.failed("update-tenant", &error);
-        let current = session.client.get_tenant(Some(tenant)).await.map_err(failed)?.quota.unwrap_or_default();
-        let updated = session.client.update_tenant(tenant, self.quota(current), self.class()).await.map_err(failed)?;
+        let quota = self.quota(&session).await.map_err(failed)?;
+        let updated = session.client.update_tenant(tenant, quota, self.class()).await.map_err(failed)?;
         if context.out.json() { context.out.object(&TenantView::from(&updated)) } else { Ok(()) }
     }
 
-    /// The service replaces a quota as a whole, so the bound that is not named keeps its value here.
-    fn quota(&self, current: pb::Quota) -> Option<pb::Quota> {
-        if self.max_bytes.is_none() && self.max_blobs.is_none() {
-            return None;
+    /// The whole quota as it is to be, or nothing where it is to stay.
+    async fn quota(&self, session: &Session<'_>) -> Result<Option<pb::Quota>, Error> {
+        if !self.quota.any() {
+            return Ok(None);
         }
-        Some(pb::Quota {
-            max_bytes: self.max_bytes.map_or(current.max_bytes, |bound| bound.0),
-            max_blobs: self.max_blobs.map_or(current.max_blobs, |bound| bound.0),
-        })
+        let current = session.client.get_tenant(Some(&self.tenant.tenant)).await?.quota.unwrap_or_default();
+        Ok(Some(self.quota.over(current)))
     }
 
     fn class(&self) -> pb::TrafficClass {

@@ -11,7 +11,7 @@ use crate::store::records::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// The most that a tenant can hold in these tests.
-const PLENTY: Quota = Quota { max_bytes: Some(1_000), max_blobs: None };
+const PLENTY: Quota = Quota { max_bytes: Some(1_000), ..Quota::UNLIMITED };
 
 fn row_counts(bench: &Bench) -> [usize; 6] {
     [keys::EXTENTS, keys::BLOCKS, keys::REVERSE, keys::DELETED, keys::RETAINED, keys::UPLOADS].map(|l| bench.count(l))
@@ -261,7 +261,7 @@ fn beyond_the_quota_the_blobs_deleted_first_go_first_and_no_more_than_needed() {
     }
     bench.advance(HOUR);
     assert_eq!(hasten(&bench, &tenant), 0, "the quota holds all of them");
-    bench.set_quota(&tenant, Quota { max_bytes: Some(105), max_blobs: None });
+    bench.set_quota(&tenant, Quota { max_bytes: Some(105), ..Quota::UNLIMITED });
     assert_eq!(hasten(&bench, &tenant), 90);
     assert_eq!(hasten(&bench, &tenant), 0, "those on their way count as gone");
     bench.collect();
@@ -280,7 +280,7 @@ fn i6_no_blob_goes_before_the_grace_has_passed_since_its_delete() {
     bench.delete(&tenant, "", blobs[0]).unwrap();
     bench.advance(HOUR / 2);
     bench.delete(&tenant, "", blobs[1]).unwrap();
-    bench.set_quota(&tenant, Quota { max_bytes: Some(0), max_blobs: None });
+    bench.set_quota(&tenant, Quota { max_bytes: Some(0), ..Quota::UNLIMITED });
     bench.advance(HOUR / 2 - Duration::from_millis(1));
     assert_eq!(hasten(&bench, &tenant), 0);
     bench.advance(Duration::from_millis(1));

@@ -8,7 +8,7 @@ use crate::coordinator::layout::{self, ReadRange};
 use crate::coordinator::upload::{Standing, get};
 use crate::store::records::{BlobRecord, BlockRecord, DeletedRecord, ExtentRecord, GarbageRecord, UploadRecord};
 
-const UNLIMITED: Quota = Quota { max_bytes: None, max_blobs: None };
+const UNLIMITED: Quota = Quota::UNLIMITED;
 
 fn layout_of(bench: &Bench, blob: &Blob, offset: u64, limit: u64) -> Result<layout::Layout, MetadataError> {
     let range = ReadRange { offset, limit };

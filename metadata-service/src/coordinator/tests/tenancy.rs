@@ -6,7 +6,7 @@ use proto::token::{Token, TokenKind};
 use super::*;
 use crate::store::records::{Holder, TokenRecord};
 
-const UNLIMITED: Quota = Quota { max_bytes: None, max_blobs: None };
+const UNLIMITED: Quota = Quota::UNLIMITED;
 
 fn register(bench: &Bench, request_id: &str, quota: Quota) -> Result<(Tenant, Token), MetadataError> {
     let (tenant, traffic_class) = ("posts".parse().unwrap(), TrafficClass::Gold);
@@ -32,7 +32,7 @@ fn is_known(bench: &Bench, token: &Token) -> bool {
 #[test]
 fn i4_the_same_request_gets_the_same_token_and_another_one_is_refused() {
     let bench = Bench::new();
-    let quota = Quota { max_bytes: Some(7), max_blobs: None };
+    let quota = Quota { max_bytes: Some(7), ..Quota::UNLIMITED };
     let (tenant, token) = register(&bench, "r", quota).unwrap();
     assert_eq!(token.kind, TokenKind::Tenant);
     let sequence = bench.sequence();
@@ -72,16 +72,17 @@ fn after_a_rotation_two_tokens_are_valid_and_after_the_next_the_first_has_ended(
 fn a_quota_may_be_set_below_what_is_used_and_then_refuses_writes() {
     let (bench, tenant) = Bench::with_tenant(UNLIMITED);
     bench.put(&tenant, 25);
-    bench.set_quota(&tenant, Quota { max_bytes: Some(10), max_blobs: None });
+    bench.set_quota(&tenant, Quota { max_bytes: Some(10), ..Quota::UNLIMITED });
     assert_eq!(bench.start(&tenant, "", Some(0)).unwrap_err().reason(), Reason::QuotaExceeded);
-    bench.set_quota(&tenant, Quota { max_bytes: Some(25), max_blobs: None });
+    bench.set_quota(&tenant, Quota { max_bytes: Some(25), ..Quota::UNLIMITED });
     assert!(bench.start(&tenant, "", Some(0)).is_ok());
 }
 
 #[test]
 fn an_update_changes_what_it_names_and_a_repeat_changes_nothing() {
     let bench = Bench::new();
-    let (tenant, _) = register(&bench, "", Quota { max_bytes: Some(7), max_blobs: Some(3) }).unwrap();
+    let (tenant, _) =
+        register(&bench, "", Quota { max_bytes: Some(7), max_blobs: Some(3), ..Quota::UNLIMITED }).unwrap();
     let update = |request: &str, quota: Option<Quota>, traffic_class: Option<TrafficClass>| {
         let command = UpdateTenant { tenant: tenant.tenant.clone(), request: admin(request), quota, traffic_class };
         bench.decide(move |view, context| tenants::update(view, context, &command))

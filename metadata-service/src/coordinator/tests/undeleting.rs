@@ -69,7 +69,7 @@ fn i9_what_is_gone_what_is_foreign_and_what_never_was_are_refused_alike() {
 
 #[test]
 fn i11_an_undelete_that_does_not_fit_into_the_quota_is_refused_and_changes_nothing() {
-    let (bench, tenant) = Bench::with_tenant(Quota { max_bytes: Some(40), max_blobs: Some(2) });
+    let (bench, tenant) = Bench::with_tenant(Quota { max_bytes: Some(40), max_blobs: Some(2), ..Quota::UNLIMITED });
     let blob = bench.put(&tenant, 25).blob;
     bench.delete(&tenant, "", blob).unwrap();
     let second = bench.put(&tenant, 16).blob;

@@ -9,10 +9,10 @@ use crate::coordinator::upload::{Standing, get};
 use crate::store::records::{GarbageRecord, UploadRecord};
 
 const HOUR: Duration = Duration::from_secs(3600);
-const UNLIMITED: Quota = Quota { max_bytes: None, max_blobs: None };
+const UNLIMITED: Quota = Quota::UNLIMITED;
 
 fn bytes(max_bytes: u64) -> Quota {
-    Quota { max_bytes: Some(max_bytes), max_blobs: None }
+    Quota { max_bytes: Some(max_bytes), ..Quota::UNLIMITED }
 }
 
 #[test]
@@ -66,12 +66,59 @@ fn a_known_size_that_does_not_fit_is_refused_at_the_start() {
 
 #[test]
 fn the_number_of_blobs_has_a_bound_too() {
-    let (bench, tenant) = Bench::with_tenant(Quota { max_bytes: None, max_blobs: Some(2) });
+    let (bench, tenant) = Bench::with_tenant(Quota { max_blobs: Some(2), ..Quota::UNLIMITED });
     bench.put(&tenant, 1);
     let second = bench.start(&tenant, "", Some(1)).unwrap();
     assert_eq!(bench.start(&tenant, "", Some(1)).unwrap_err().reason(), Reason::QuotaExceeded);
     bench.abort(&tenant, second.upload.blob).unwrap();
     assert!(bench.start(&tenant, "", Some(1)).is_ok());
+}
+
+#[test]
+fn a_blob_larger_than_one_may_be_is_refused_at_the_start() {
+    let (bench, tenant) = Bench::with_tenant(Quota { max_blob_bytes: Some(40), ..UNLIMITED });
+    let refused = bench.start(&tenant, "", Some(41)).unwrap_err();
+    assert_eq!(
+        (refused.reason(), refused.details().quota_subject.as_deref()),
+        (Reason::QuotaExceeded, Some("tenant:posts"))
+    );
+    assert_eq!(refused.to_string(), "a blob of tenant posts may have at most 40 bytes, but 41 are wanted");
+    let started = bench.start(&tenant, "", Some(40)).unwrap();
+    bench.set_quota(&tenant, Quota { max_blob_bytes: Some(39), ..UNLIMITED });
+    assert_eq!(bench.start(&tenant, "", Some(40)).unwrap_err().reason(), Reason::QuotaExceeded);
+    bench.commit(&tenant, started.upload.blob, 40, content(9), receipts(&started.blocks)).unwrap();
+    bench.delete(&tenant, "", started.upload.blob).unwrap();
+    bench.undelete(&tenant, "", started.upload.blob).unwrap();
+}
+
+#[test]
+fn an_unknown_size_ends_where_one_blob_may_end() {
+    let (bench, tenant) = Bench::with_tenant(Quota { max_blob_bytes: Some(45), ..UNLIMITED });
+    let started = bench.start(&tenant, "", None).unwrap();
+    let more = bench.allocate(&tenant, started.upload.blob, 4, 16, Vec::new()).unwrap();
+    let sizes: Vec<_> = started.blocks.iter().chain(&more.blocks).map(|block| block.max_bytes).collect();
+    assert_eq!((sizes, bench.usage(&tenant).reserved_bytes), (vec![10, 10, 10, 10, 5], 45));
+    let end = bench.allocate(&tenant, started.upload.blob, 5, 1, Vec::new()).unwrap_err();
+    assert!(matches!(end, MetadataError::BlobTooLarge { limit: 45, wanted: 46, .. }), "{end:?}");
+    bench.set_quota(&tenant, Quota { max_blob_bytes: Some(0), ..UNLIMITED });
+    assert!(matches!(bench.start(&tenant, "", None), Err(MetadataError::BlobTooLarge { limit: 0, wanted: 1, .. })));
+    assert!(bench.start(&tenant, "", Some(0)).is_ok(), "nothing is not too large");
+}
+
+#[test]
+fn the_number_of_open_uploads_has_a_bound_that_ended_ones_do_not_count_against() {
+    let (bench, tenant) = Bench::with_tenant(Quota { max_open_uploads: 2, ..UNLIMITED });
+    bench.put(&tenant, 1);
+    let open = [(); 2].map(|()| bench.start(&tenant, "", None).unwrap());
+    let refused = bench.start(&tenant, "r", Some(1)).unwrap_err();
+    assert_eq!(refused.reason(), Reason::QuotaExceeded);
+    assert!(refused.to_string().ends_with("of 2 open uploads, 0 are left"), "{refused}");
+    bench.abort(&tenant, open[0].upload.blob).unwrap();
+    bench.start(&tenant, "r", Some(1)).unwrap();
+    bench.set_quota(&tenant, Quota { max_open_uploads: 1, ..UNLIMITED });
+    bench.abort(&tenant, open[1].upload.blob).unwrap();
+    assert_eq!(bench.start(&tenant, "", Some(1)).unwrap_err().reason(), Reason::QuotaExceeded, "one is open still");
+    assert!(bench.start(&tenant, "r", Some(1)).is_ok(), "the repeat of what was granted");
 }
 
 #[test]

@@ -9,11 +9,12 @@ use crate::store::records::Quota;
 
 impl From<Tenant> for pb::Tenant {
     fn from(Tenant { tenant, record, usage: held }: Tenant) -> Self {
-        let Quota { max_bytes, max_blobs } = record.quota;
+        let Quota { max_bytes, max_blobs, max_blob_bytes, max_open_uploads } = record.quota;
+        let max_open_uploads = Some(max_open_uploads);
         Self {
             tenant_id: tenant.to_string(),
             create_time: Some(timestamp(record.create_ms)),
-            quota: Some(pb::Quota { max_bytes, max_blobs }),
+            quota: Some(pb::Quota { max_bytes, max_blobs, max_blob_bytes, max_open_uploads }),
             usage: Some(usage(held)),
             traffic_class: pb::TrafficClass::from(record.traffic_class).into(),
         }

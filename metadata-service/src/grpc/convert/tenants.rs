@@ -1,6 +1,7 @@
 //! Calls about tenants.
 
 use proto::ids::TenantId;
+use proto::limits::OPEN_UPLOADS_PER_TENANT;
 use proto::pb;
 
 use super::Call;
@@ -19,7 +20,9 @@ pub(in crate::grpc) struct ListTenants {
 }
 
 fn quota(quota: pb::Quota) -> Quota {
-    Quota { max_bytes: quota.max_bytes, max_blobs: quota.max_blobs }
+    let pb::Quota { max_bytes, max_blobs, max_blob_bytes, max_open_uploads } = quota;
+    let max_open_uploads = max_open_uploads.unwrap_or(OPEN_UPLOADS_PER_TENANT);
+    Quota { max_bytes, max_blobs, max_blob_bytes, max_open_uploads }
 }
 
 impl TryFrom<Call<pb::RegisterTenantRequest>> for RegisterTenant {

@@ -1,19 +1,35 @@
 //! Tenants, what they hold, and the requests they made.
 
 use proto::checksum::Sha256;
-use proto::limits::TENANT_TOKENS_MAX;
+use proto::limits::{OPEN_UPLOADS_PER_TENANT, TENANT_TOKENS_MAX};
 use proto::token::TokenKeyId;
 pub use proto::traffic::TrafficClass;
 
 use super::Record;
 
 /// What a tenant may hold. A bound that is absent does not exist.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// Most bytes, committed and reserved together.
     pub max_bytes: Option<u64>,
     /// Most blobs, committed and reserved together.
     pub max_blobs: Option<u64>,
+    /// Most bytes of one blob. It bounds what is written; what was written before stays, and comes back when undeleted.
+    pub max_blob_bytes: Option<u64>,
+    /// Most uploads open at a time: each costs rows until it ends, whatever it writes.
+    pub max_open_uploads: u64,
+}
+
+impl Quota {
+    /// Without a bound but the one that always exists.
+    pub const UNLIMITED: Self =
+        Self { max_bytes: None, max_blobs: None, max_blob_bytes: None, max_open_uploads: OPEN_UPLOADS_PER_TENANT };
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self::UNLIMITED
+    }
 }
 
 /// A tenant.
@@ -74,6 +90,10 @@ pub struct TenantRaw {
     token: Vec<u8>,
     #[prost(bytes = "vec", optional, tag = "6")]
     previous_token: Option<Vec<u8>>,
+    #[prost(uint64, optional, tag = "7")]
+    max_blob_bytes: Option<u64>,
+    #[prost(uint64, optional, tag = "8")]
+    max_open_uploads: Option<u64>,
     #[prost(bytes = "vec", repeated, tag = "20")]
     more_tokens: Vec<Vec<u8>>,
 }
@@ -92,6 +112,8 @@ impl Record for TenantRecord {
             create_ms: self.create_ms,
             max_bytes: self.quota.max_bytes,
             max_blobs: self.quota.max_blobs,
+            max_blob_bytes: self.quota.max_blob_bytes,
+            max_open_uploads: Some(self.quota.max_open_uploads),
             traffic_class,
             token: self.token.as_bytes().to_vec(),
             previous_token: self.previous_token.map(|token| token.as_bytes().to_vec()),
@@ -106,9 +128,16 @@ impl Record for TenantRecord {
             3 => TrafficClass::Bronze,
             _ => return None,
         };
+        let quota = Quota {
+            max_bytes: raw.max_bytes,
+            max_blobs: raw.max_blobs,
+            max_blob_bytes: raw.max_blob_bytes,
+            // Rows from before there was this bound do not name it.
+            max_open_uploads: raw.max_open_uploads.unwrap_or(OPEN_UPLOADS_PER_TENANT),
+        };
         Some(Self {
             create_ms: raw.create_ms,
-            quota: Quota { max_bytes: raw.max_bytes, max_blobs: raw.max_blobs },
+            quota,
             traffic_class,
             token: TokenKeyId::try_from(raw.token.as_slice()).ok()?,
             previous_token: raw.previous_token.as_deref().map(TokenKeyId::try_from).transpose().ok()?,

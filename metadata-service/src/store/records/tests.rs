@@ -145,7 +145,7 @@ fn every_record_reads_as_written_and_no_damaged_one_is_read() {
     keeps(&UsageRecord { used_bytes: 1, used_blobs: 2, ..UsageRecord::default() });
     keeps(&UsageRecord::default());
     for traffic_class in [TrafficClass::Gold, TrafficClass::Silver, TrafficClass::Bronze] {
-        let quota = Quota { max_bytes: Some(0), max_blobs: None };
+        let quota = Quota { max_bytes: Some(0), max_blobs: None, max_blob_bytes: Some(1), max_open_uploads: 0 };
         let tenant = TenantRecord::new(1, quota, traffic_class, key_id);
         keeps(&TenantRecord { previous_token: Some(key_id), more_tokens: vec![key_id; 14], ..tenant });
     }

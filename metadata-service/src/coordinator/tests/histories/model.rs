@@ -243,9 +243,19 @@ impl Model {
         self.record.as_ref().map(|record| record.quota).ok_or(Reason::TenantNotFound)
     }
 
-    fn bytes_left(&self) -> Said<u64> {
-        let UsageRecord { used_bytes, reserved_bytes, .. } = self.usage();
-        Ok(self.quota()?.max_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(used_bytes + reserved_bytes)))
+    /// What a blob may get that has so many bytes reserved.
+    fn bytes_left(&self, of_blob: u64) -> Said<u64> {
+        let (quota, UsageRecord { used_bytes, reserved_bytes, .. }) = (self.quota()?, self.usage());
+        let left = |limit: Option<u64>, taken| limit.map_or(u64::MAX, |limit| limit.saturating_sub(taken));
+        Ok(left(quota.max_bytes, used_bytes + reserved_bytes).min(left(quota.max_blob_bytes, of_blob)))
+    }
+
+    /// Whether one more upload may open for a blob of this size.
+    fn opens(&self, bytes: u64) -> Said<()> {
+        let quota = self.quota()?;
+        let open = self.usage().reserved_blobs < quota.max_open_uploads;
+        let size = quota.max_blob_bytes.is_none_or(|limit| bytes <= limit);
+        if open && size { self.fits(bytes) } else { Err(Reason::QuotaExceeded) }
     }
 
     /// Whether one more blob of this size fits.
@@ -281,9 +291,9 @@ impl Model {
             };
         }
         let declared = upload.upload.declared_bytes;
-        self.fits(declared.unwrap_or(0))?;
+        self.opens(declared.unwrap_or(0))?;
         let end = if declared.is_some() { u64::from(BLOCKS_PER_ALLOCATION) } else { FIRST_BLOCKS };
-        let max_bytes = upload.next(end, self.bytes_left()?);
+        let max_bytes = upload.next(end, self.bytes_left(0)?);
         if declared.is_none() && max_bytes.is_empty() {
             return Err(Reason::QuotaExceeded);
         }
@@ -307,7 +317,7 @@ impl Model {
         }
         let before = known.planned(first, u64::from(count));
         let end = first + u64::from(count);
-        let new = after.next(end, self.bytes_left()?);
+        let new = after.next(end, self.bytes_left(after.upload.reserved_bytes)?);
         let asked = end > known.blocks.len() as u64;
         if asked && after.upload.declared_bytes.is_none() && before.is_empty() && new.is_empty() {
             return Err(Reason::QuotaExceeded);

@@ -127,6 +127,8 @@ pub(super) enum Step {
     Quota {
         max_bytes: Option<u64>,
         max_blobs: Option<u64>,
+        max_blob_bytes: Option<u64>,
+        max_open_uploads: Option<u64>,
     },
     Register,
     DropTenant,
@@ -173,6 +175,8 @@ impl Step {
             84..=86 => Self::Quota {
                 max_bytes: dice.maybe(2, if dice.one_in(2) { 30 } else { 900 }),
                 max_blobs: dice.maybe(3, 9),
+                max_blob_bytes: dice.maybe(3, 120),
+                max_open_uploads: dice.maybe(3, 5),
             },
             87 => Self::Register,
             88 => Self::DropTenant,

@@ -23,7 +23,7 @@ use crate::nodes::Condemned;
 use crate::store::records::{BlobRecord, UploadRecord, UploadState};
 
 /// What every history may hold to begin with.
-const QUOTA: Quota = Quota { max_bytes: Some(900), max_blobs: Some(7) };
+const QUOTA: Quota = Quota { max_bytes: Some(900), max_blobs: Some(7), ..Quota::UNLIMITED };
 
 /// See the module.
 pub(super) struct World {
@@ -71,7 +71,10 @@ impl World {
             Step::Forget => self.forget(),
             Step::Wait { minutes } => self.bench.advance(Duration::from_secs(60 * minutes)),
             Step::WaitFor { moment, just_before } => self.wait_for(moment, just_before),
-            Step::Quota { max_bytes, max_blobs } => self.quota(Quota { max_bytes, max_blobs }),
+            Step::Quota { max_bytes, max_blobs, max_blob_bytes, max_open_uploads } => {
+                let max_open_uploads = max_open_uploads.unwrap_or(Quota::UNLIMITED.max_open_uploads);
+                self.quota(Quota { max_bytes, max_blobs, max_blob_bytes, max_open_uploads });
+            }
             Step::Register => self.register(),
             Step::DropTenant => self.drop_tenant(),
             Step::Rotate => self.rotate(),

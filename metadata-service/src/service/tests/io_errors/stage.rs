@@ -116,7 +116,7 @@ impl Stage {
         }
         clock.advance(HOUR + HOUR / 2);
         let open = service.start_upload(upload(7, "open"), None).await.unwrap();
-        let quota = Some(Quota { max_bytes: Some(230), max_blobs: None });
+        let quota = Some(Quota { max_bytes: Some(230), ..Quota::UNLIMITED });
         let command = UpdateTenant { tenant: posts(), request: request(""), quota, traffic_class: None };
         service.update_tenant(command).await.unwrap();
         let (blocks, chunks) = take_one_apart(&service).await;
