@@ -195,8 +195,11 @@ impl Cluster {
 
     /// A client with the operator's token.
     pub(crate) fn admin(&self) -> Client {
-        let token = std::fs::read_to_string(self.storage().join("admin.token")).unwrap();
-        self.client(token.trim())
+        self.client(&self.admin_token())
+    }
+
+    pub(crate) fn admin_token(&self) -> String {
+        std::fs::read_to_string(self.storage().join("admin.token")).unwrap().trim().to_owned()
     }
 
     pub(crate) fn client(&self, token: &str) -> Client {

@@ -20,6 +20,7 @@ mod damage;
 mod fsck;
 mod garbage;
 mod isolation;
+mod matrix;
 mod orphans;
 mod restarts;
 mod transfers;

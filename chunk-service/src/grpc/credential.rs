@@ -15,7 +15,7 @@ pub(crate) fn bearer(metadata: &MetadataMap) -> Result<Option<&str>, ChunkError>
     };
     let text = value.to_str().map_err(|_not_text| ChunkError::CapabilityInvalid)?;
     match text.split_once(' ') {
-        Some((scheme, capability)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(capability.trim())),
+        Some((scheme, capability)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(capability)),
         Some(_) | None => Err(ChunkError::CapabilityInvalid),
     }
 }
@@ -37,6 +37,8 @@ mod tests {
         assert!(matches!(bearer(&with(&[])), Ok(None)));
         assert!(matches!(bearer(&with(&["Bearer abc"])), Ok(Some("abc"))));
         assert!(matches!(bearer(&with(&["bearer abc"])), Ok(Some("abc"))));
+        // Blanks around it were once taken off: several texts were one credential.
+        assert!(matches!(bearer(&with(&["Bearer  abc "])), Ok(Some(" abc "))));
         for bad in [&["abc"][..], &["Basic abc"], &["Bearer"], &["Bearer abc", "Bearer abc"], &[""]] {
             assert!(matches!(bearer(&with(bad)), Err(ChunkError::CapabilityInvalid)), "{bad:?}");
         }
