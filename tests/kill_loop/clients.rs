@@ -127,7 +127,7 @@ impl Worker {
             95..99 => self.random.below(1024 * 1024),
             _ => self.random.below(4 * 1024 * 1024),
         };
-        let content = Content { size, seed: self.random.next() };
+        let content = Content { size, seed: self.random.draw() };
         (format!("{}{:08}-{size}", self.prefix, self.serial), content)
     }
 

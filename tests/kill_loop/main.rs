@@ -25,8 +25,6 @@ mod driver;
 mod first_start;
 mod ledger;
 mod points;
-mod random;
-mod services;
 mod tally;
 
 use std::io::Write as _;
@@ -35,6 +33,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use kill_loop::{random, services};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -162,6 +161,6 @@ fn points_under_load() -> Vec<Point> {
 
 /// What needs some time to come about comes last: turns are taken from the end.
 fn in_random_order(mut points: Vec<Point>, random: &mut Random) -> Vec<Point> {
-    points.sort_by_cached_key(|point| (!point.takes_time(), random.next()));
+    points.sort_by_cached_key(|point| (!point.takes_time(), random.draw()));
     points
 }

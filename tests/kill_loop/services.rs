@@ -23,10 +23,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const SIGKILL: i32 = 9;
 
 /// Settings under which everything that takes its time happens within a run: leases end, garbage is due.
-const METADATA_FLAGS: [&str; 14] = [
+const METADATA_FLAGS: [&str; 13] = [
     "--block-bytes=64KiB",
     "--block-bytes-unknown-size=32KiB",
-    "--upload-lease=10s",
     "--sweep-interval=500ms",
     "--capability-life=15s",
     "--garbage-grace=45s",
@@ -43,7 +42,7 @@ const CHUNK_FLAGS: [&str; 2] = ["--write-session-kept=500ms", "--chunk-low-water
 
 /// Which process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     /// `metadata-service`.
     Metadata,
     /// `chunk-service`.
@@ -54,42 +53,50 @@ pub(crate) enum Role {
 
 /// Where to die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Failpoint {
+pub struct Failpoint {
     /// A name of `proto::runtime::failpoint::NAMES`.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// The how-manieth time.
-    pub(crate) count: u64,
+    pub count: u64,
 }
 
 /// Where everything of one storage folder is.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub struct Place {
     binaries: PathBuf,
     /// The storage folder.
-    pub(crate) storage: PathBuf,
+    pub storage: PathBuf,
     metadata_port: u16,
     chunk_port: u16,
+    upload_lease: Duration,
 }
 
 impl Place {
     /// A storage folder that is not there yet.
-    pub(crate) fn new(binaries: &Path, storage: PathBuf, random: &mut Random) -> Result<Self> {
+    pub fn new(binaries: &Path, storage: PathBuf, random: &mut Random) -> Result<Self> {
         let (metadata_port, chunk_port) = (free_port(random)?, free_port(random)?);
-        Ok(Self { binaries: binaries.to_path_buf(), storage, metadata_port, chunk_port })
+        let (binaries, upload_lease) = (binaries.to_path_buf(), Duration::from_secs(10));
+        Ok(Self { binaries, storage, metadata_port, chunk_port, upload_lease })
+    }
+
+    /// With another lease of uploads than 10 s.
+    #[must_use]
+    pub fn with_upload_lease(self, upload_lease: Duration) -> Self {
+        Self { upload_lease, ..self }
     }
 
     /// Where clients dial.
-    pub(crate) fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.metadata_port)
     }
 
     /// The operator's token.
-    pub(crate) fn admin_token(&self) -> Result<String> {
+    pub fn admin_token(&self) -> Result<String> {
         std::fs::read_to_string(self.storage.join("admin.token")).context("read the admin token")
     }
 
     /// Starts a process, told where to die, if anywhere.
-    pub(crate) fn start(&self, role: Role, failpoint: Option<Failpoint>, flags: &[&str]) -> Result<Process> {
+    pub fn start(&self, role: Role, failpoint: Option<Failpoint>, flags: &[&str]) -> Result<Process> {
         let (program, name) = match role {
             Role::Metadata => ("metadata-service", "metadata"),
             Role::Chunk => ("chunk-service", "chunk"),
@@ -105,6 +112,9 @@ impl Place {
                 .args(METADATA_FLAGS)
                 .args(CHUNK_FLAGS),
         };
+        if role != Role::Chunk {
+            command.arg(format!("--upload-lease={}ms", self.upload_lease.as_millis()));
+        }
         command.args(flags).arg("--storage").arg(&self.storage);
         command.env("MINI_TECTONIC_CREDENTIALS", self.storage.with_extension("credentials.toml"));
         arm(&mut command, failpoint);
@@ -113,7 +123,7 @@ impl Place {
     }
 
     /// Runs a command of `mini-tectonic-rs` as the operator, told where to die, if anywhere. Returns how it ended.
-    pub(crate) fn operate(&self, arguments: &[&OsStr], failpoint: Option<Failpoint>) -> Result<ExitStatus> {
+    pub fn operate(&self, arguments: &[&OsStr], failpoint: Option<Failpoint>) -> Result<ExitStatus> {
         let mut command = Command::new(self.binaries.join("mini-tectonic-rs"));
         command.args(arguments).arg("--quiet").env("MINI_TECTONIC_ENDPOINT", self.endpoint());
         command.env("MINI_TECTONIC_TOKEN_FILE", self.storage.join("admin.token"));
@@ -122,7 +132,7 @@ impl Place {
     }
 
     /// Removes the folder.
-    pub(crate) fn remove(&self) -> Result<()> {
+    pub fn remove(&self) -> Result<()> {
         std::fs::remove_dir_all(&self.storage).context("remove a storage folder")
     }
 }
@@ -134,7 +144,7 @@ fn arm(command: &mut Command, failpoint: Option<Failpoint>) {
 }
 
 /// Whether a process was killed.
-pub(crate) fn is_killed(status: ExitStatus) -> bool {
+pub fn is_killed(status: ExitStatus) -> bool {
     status.signal() == Some(SIGKILL)
 }
 
@@ -151,7 +161,7 @@ fn free_port(random: &mut Random) -> Result<u16> {
 
 /// A running process. Dropped, it is killed.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     role: Role,
     log: PathBuf,
@@ -181,7 +191,7 @@ impl Process {
     }
 
     /// Which it is.
-    pub(crate) fn role(&self) -> Role {
+    pub fn role(&self) -> Role {
         self.role
     }
 
@@ -189,7 +199,7 @@ impl Process {
     ///
     /// # Errors
     /// When it ends before, or takes too long.
-    pub(crate) fn ready(&mut self) -> Result<Option<Duration>> {
+    pub fn ready(&mut self) -> Result<Option<Duration>> {
         let Some(announces) = self.announces.take() else { return Ok(None) };
         match announces.recv_timeout(DEADLINE) {
             Ok(at) => Ok(Some(at.duration_since(self.started))),
@@ -205,7 +215,7 @@ impl Process {
     ///
     /// # Errors
     /// When it ended in any other way.
-    pub(crate) fn has_died(&mut self) -> Result<bool> {
+    pub fn has_died(&mut self) -> Result<bool> {
         match self.child.try_wait()? {
             Some(status) if is_killed(status) => Ok(true),
             Some(status) => bail!("{:?} ended with {status}:\n{}", self.role, self.last_words()),
@@ -221,7 +231,7 @@ impl Process {
     }
 
     /// Kills it with SIGKILL and waits for its end.
-    pub(crate) fn kill(mut self) -> Result<()> {
+    pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait().map(drop).context("wait for a process that was killed")
     }
