@@ -79,8 +79,9 @@ pub const ENDPOINT_BYTES_MAX: usize = 255;
 pub const HTTP2_FRAME_BYTES: u32 = 1024 * 1024 - 1;
 /// HTTP/2 flow-control window of a stream.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-/// HTTP/2 flow-control window of a connection.
-pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// HTTP/2 flow-control window of a connection. Half of it is also what small DATA frames that wait may cost beside their
+/// bytes, up to 256 each; with more, the connection ends.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Streams that one connection may have open.
 pub const HTTP2_STREAMS_PER_CONNECTION: u32 = 64;
 /// Bytes of a header list that is taken.
@@ -146,6 +147,10 @@ pub const BATCH_WRITES_MAX: usize = 128;
 const _: () = assert!(FRAME_BYTES.is_multiple_of(PIECE_BYTES), "a frame is whole pieces");
 const _: () = assert!(FRAME_BYTES <= FRAME_BYTES_MAX, "the default frame is allowed");
 const _: () = assert!(FRAME_BYTES_MAX + 32 * KIB <= CHUNK_MESSAGE_BYTES_MAX as u64, "the largest frame can be decoded");
+const _: () = assert!(
+    HTTP2_STREAM_WINDOW_BYTES as u64 * 156 / 100 <= HTTP2_CONNECTION_WINDOW_BYTES as u64 / 2,
+    "a stream may fill its window with frames of 100 bytes"
+);
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(FRAME_BYTES), "a block is whole frames");
 const _: () = assert!(BLOCK_BYTES_UNKNOWN_SIZE.is_multiple_of(FRAME_BYTES), "a block is whole frames");
 const _: () = assert!(BLOCK_BYTES <= CHUNK_BYTES_MAX, "a block fits into one chunk");

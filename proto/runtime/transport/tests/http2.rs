@@ -25,7 +25,7 @@ async fn the_settings_on_the_wire_are_those_of_the_contract() {
     // Concurrent streams, window of a stream, frame, header list.
     assert_eq!(announced, BTreeMap::from([(3, 64), (4, 1 << 20), (5, (1 << 20) - 1), (6, 8 << 10)]));
     let window = timeout(DEADLINE, raw.next_of(WINDOW_UPDATE)).await.unwrap().unwrap();
-    assert_eq!((window.stream, window.number(0) + 65_535), (0, 2 << 20));
+    assert_eq!((window.stream, window.number(0) + 65_535), (0, 4 << 20));
 }
 
 #[tokio::test]

@@ -1,0 +1,155 @@
+//! Floods of frames, each of which is allowed, or almost.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
+
+use super::Target;
+use super::wire::{
+    ADDRESSES, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RESET, Raw, SETTINGS, Seen, address,
+    call_headers, frame, greeting, header, health_check, open_call, stream_id,
+};
+
+/// How long one connection of a flood may last.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Bytes of a flood that a server may have taken from a peer that reads nothing, before it makes the peer wait.
+const TAKEN_MAX: u64 = 64 << 20;
+
+/// Repeats an attack from all our addresses at once until its time is over, and adds up what was seen.
+async fn everywhere(target: &Target, attack: impl AsyncFn(IpAddr, SocketAddr) -> Result<Seen>) -> Result<Seen> {
+    let ends = Instant::now() + target.lasts;
+    let attack = &attack;
+    let each = (0..usize::from(ADDRESSES)).map(async |number| {
+        let mut seen = Seen::default();
+        let mut turn = number;
+        while Instant::now() < ends {
+            seen = seen.and(attack(address(number), target.either(turn)).await?);
+            turn += 1;
+        }
+        anyhow::Ok(seen)
+    });
+    Ok(try_join_all(each).await?.into_iter().fold(Seen::default(), Seen::and))
+}
+
+/// Says blocks on a new connection and reads what comes until its end.
+async fn say(from: IpAddr, to: SocketAddr, blocks: impl Iterator<Item = Vec<u8>> + Send) -> Result<Seen> {
+    // Who is turned away for having too many connections has seen enough.
+    let Ok(mut raw) = Raw::connect(from, to).await else { return Ok(Seen::default()) };
+    Ok(raw.exchange(std::iter::once(greeting()).chain(blocks), LONGEST, |_seen| false).await)
+}
+
+/// Calls that are taken back as soon as they are opened.
+pub(super) async fn rapid_resets(target: &Target) -> Result<String> {
+    let seen = everywhere(target, async |from, to| {
+        let pair =
+            |number: u32| [health_check(stream_id(number)), frame(RESET, 0, stream_id(number), &[0; 4])].concat();
+        say(from, to, (0..2_000).map(pair)).await
+    })
+    .await?;
+    ensure!(seen.is_calmed() && seen.ended > 0, "nobody was sent away: {seen}");
+    Ok(seen.to_string())
+}
+
+/// Calls with mistakes for which the server has to reset them.
+pub(super) async fn made_resets(target: &Target) -> Result<String> {
+    let seen = everywhere(target, async |from, to| {
+        // A method alone is no request.
+        let mistake = |number: u32| frame(HEADERS, END_STREAM | END_HEADERS, stream_id(number), &[0x82]);
+        say(from, to, (0..1_000).map(mistake)).await
+    })
+    .await?;
+    ensure!(seen.is_calmed() && seen.ended > 0, "nobody was sent away: {seen}");
+    Ok(seen.to_string())
+}
+
+/// One request whose headers never end.
+pub(super) async fn continuations(target: &Target) -> Result<String> {
+    const FRAMES: u32 = 10_000;
+    let seen = everywhere(target, async |from, to| {
+        let first = frame(HEADERS, 0, 1, &call_headers("/grpc.health.v1.Health/Check", None));
+        let junk: Vec<u8> = (0..100).flat_map(|number| header(0, &format!("x-{number}"), &"a".repeat(100))).collect();
+        let more = (0..FRAMES).map(move |_| frame(CONTINUATION, 0, 1, &junk));
+        let seen = say(from, to, std::iter::once(first).chain(more)).await?;
+        ensure!(seen.ended == 1, "it may go on for ever: {seen}");
+        ensure!(seen.sent < u64::from(FRAMES) * 10_000, "all of it was taken: {seen}");
+        Ok(seen)
+    })
+    .await?;
+    ensure!(seen.ended > 0, "nothing happened: {seen}");
+    Ok(seen.to_string())
+}
+
+/// A header that is said once and meant ten thousand times: 14 KiB on the wire, 40 MiB unpacked.
+pub(super) async fn header_bomb(target: &Target) -> Result<String> {
+    let seen = everywhere(target, async |from, to| {
+        let remembered = header(0x40, "x", &"a".repeat(4_000));
+        // The first entry of the table of what was said.
+        let again = vec![0x80 | 62; 10_000];
+        let bomb = |number: u32| {
+            let block =
+                [call_headers("/grpc.health.v1.Health/Check", None), remembered.clone(), again.clone()].concat();
+            frame(HEADERS, END_STREAM | END_HEADERS, stream_id(number), &block)
+        };
+        let Ok(mut raw) = Raw::connect(from, to).await else { return Ok(Seen::default()) };
+        let bombs = std::iter::once(greeting()).chain((0..20).map(bomb));
+        Ok(raw.exchange(bombs, Duration::from_millis(500), |_seen| false).await)
+    })
+    .await?;
+    let refused = seen.refusals + seen.resets.values().sum::<u64>() + seen.go_aways.values().sum::<u64>();
+    ensure!(refused > 0 && seen.answers == 0, "it was taken: {seen}");
+    Ok(seen.to_string())
+}
+
+/// Frames that ask for an answer each: read, and not read.
+async fn demanding(target: &Target, demand: Vec<u8>) -> Result<String> {
+    let block = demand.repeat(4_096);
+    let block = &block;
+    let seen = everywhere(target, async |from, to| {
+        let Ok(mut raw) = Raw::connect(from, to).await else { return Ok(Seen::default()) };
+        let blocks = (0..64).map(|_| block.clone());
+        let first = std::iter::once([greeting(), health_check(1)].concat());
+        let seen = raw.exchange(first.chain(blocks), target.lasts, |_seen| false).await;
+        // From here on nothing is read.
+        let taken = raw.push(block, Duration::from_millis(500)).await;
+        ensure!(taken < TAKEN_MAX, "{taken} bytes were taken from a peer that reads nothing");
+        Ok(seen)
+    })
+    .await?;
+    ensure!(seen.acknowledged > 0 || seen.is_calmed(), "nothing was answered: {seen}");
+    Ok(seen.to_string())
+}
+
+/// Pings as fast as they go.
+pub(super) async fn pings(target: &Target) -> Result<String> {
+    demanding(target, frame(PING, 0, 0, &[7; 8])).await
+}
+
+/// Settings as fast as they go.
+pub(super) async fn settings(target: &Target) -> Result<String> {
+    // The window of a stream, now one and now the other.
+    let [one, other] = [[0, 4, 0, 1, 0, 0], [0, 4, 0, 2, 0, 0]].map(|entry| frame(SETTINGS, 0, 0, &entry));
+    demanding(target, [one, other].concat()).await
+}
+
+/// Frames without a byte, in a call that waits for some: a million.
+pub(super) async fn empty_frames(target: &Target) -> Result<String> {
+    let blocks = if target.long { 125 } else { 12 };
+    let plan = target.plan_write(1 << 20).await?;
+    let unary = ("/minitectonic.v1.MetadataService/GetBlob", target.metadata, target.token.as_str());
+    let upload = ("/minitectonic.v1.ChunkService/WriteChunk", target.chunk, plan.capability.as_str());
+    let within = target.times.request_stall.max(target.times.stream_stall) + LONGEST;
+    let each = [unary, upload].into_iter().cycle().take(8).enumerate().map(async |(number, (path, to, credential))| {
+        let mut raw = Raw::connect(address(number), to).await?;
+        let opened = [greeting(), open_call(1, path, Some(credential))].concat();
+        let empty = frame(DATA, 0, 1, &[]).repeat(1_000);
+        let blocks = std::iter::once(opened).chain((0..blocks).map(|_| empty.clone()));
+        let seen = raw.exchange(blocks, within, |seen| seen.refusals > 0).await;
+        ensure!(seen.refusals > 0 || seen.ended > 0, "it goes on for ever: {path} {seen}");
+        anyhow::Ok(seen)
+    });
+    let seen = try_join_all(each).await?.into_iter().fold(Seen::default(), Seen::and);
+    Ok(seen.to_string())
+}

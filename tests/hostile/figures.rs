@@ -1,0 +1,117 @@
+//! What came of each attack, whether that is good enough, and how it is told.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::honest::{Done, Percentiles};
+use crate::watch::Usage;
+
+/// Memory that an attack may take.
+const MEMORY_MORE: u64 = 256 << 20;
+/// How much slower honest clients may be, and below which time nobody counts.
+const TIMES: u32 = 3;
+const UNNOTICED: Duration = Duration::from_millis(50);
+
+/// In this time every honest client has done something, however busy the machine is.
+const LONG_ENOUGH: Duration = Duration::from_secs(20);
+/// Memory that may be kept when an attack is over: what allocators do not give back.
+const MEMORY_KEPT: u64 = 128 << 20;
+/// Descriptors, threads and open writes that come and go with honest clients.
+const COMES_AND_GOES: usize = 48;
+
+/// Whether everything is as it was.
+pub(crate) fn is_back(now: Usage, baseline: Usage) -> bool {
+    now.memory <= baseline.memory + MEMORY_KEPT
+        && now.descriptors <= baseline.descriptors + COMES_AND_GOES
+        && now.threads <= baseline.threads + COMES_AND_GOES
+        && now.open_writes <= COMES_AND_GOES
+        && now.hostile == 0
+}
+
+/// One attack.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Its name.
+    pub(crate) attack: String,
+    /// How long honest puts and gets took before.
+    pub(crate) before: [Percentiles; 2],
+    /// What they did meanwhile.
+    pub(crate) during: Done,
+    /// What the services held before anything happened.
+    pub(crate) baseline: Usage,
+    /// The most that they held meanwhile.
+    pub(crate) peak: Usage,
+    /// How long the attack was.
+    pub(crate) lasted: Duration,
+    /// After how long everything was as before, or what was left.
+    pub(crate) back: Result<Duration, Usage>,
+    /// What the attacker saw, or what was wrong about it.
+    pub(crate) seen: Result<String, String>,
+}
+
+impl Row {
+    /// What is wrong, in words. Times are judged only if asked for.
+    pub(crate) fn broken(&self, judges_times: bool) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut say = |text: String| broken.push(format!("{}: {text}", self.attack));
+        self.during.errors.iter().for_each(|error| say(format!("an honest client failed: {error}")));
+        if self.lasted > LONG_ENOUGH && (self.during.gets().count == 0 || self.during.puts().count == 0) {
+            say("honest clients did nothing".to_owned());
+        }
+        if self.peak.memory > self.baseline.memory + MEMORY_MORE {
+            say(format!("memory rose from {} to {}", self.baseline, self.peak));
+        }
+        if let Err(left) = self.back {
+            say(format!("it was {} and stays {left}", self.baseline));
+        }
+        if let Err(wrong) = &self.seen {
+            say(wrong.clone());
+        }
+        for (what, before, during) in self.times().into_iter().filter(|_| judges_times) {
+            if during.p99 > UNNOTICED.max(before.p99 * TIMES) {
+                say(format!("p99 of {what} went from {:?} to {:?}", before.p99, during.p99));
+            }
+        }
+        broken
+    }
+
+    fn times(&self) -> [(&'static str, Percentiles, Percentiles); 2] {
+        let [puts, gets] = self.before;
+        [("puts", puts, self.during.puts()), ("gets", gets, self.during.gets())]
+    }
+}
+
+/// The first lines of the table.
+pub(crate) const HEAD: &str = "\
+                            honest: operations, ms at p50 and p99 (p99 before), ratio    services at most
+attack             seconds  errors  puts   p50    p99 (before) ratio  gets   p50    p99 (before) ratio  +MiB    fds  thr  conns  back  seen";
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
+        let errors = self.during.errors.len();
+        write!(f, "{:<18} {:>7.1} {errors:>7}", self.attack, self.lasted.as_secs_f64())?;
+        for (_, before, during) in self.times() {
+            let (Percentiles { count, p50, p99 }, p99_before) = (during, ms(before.p99));
+            let ratio = ms(p99) / p99_before.max(f64::EPSILON);
+            write!(
+                f,
+                " {count:>5} {:>5.0} {:>6.0} {:>8} {ratio:>5.1}",
+                ms(p50),
+                ms(p99),
+                format!("({p99_before:.0})")
+            )?;
+        }
+        let Usage { memory, descriptors, threads, hostile, .. } = self.peak;
+        let more = memory.saturating_sub(self.baseline.memory) >> 20;
+        write!(f, " {more:>5} {descriptors:>6} {threads:>4} {hostile:>6}")?;
+        match self.back {
+            Ok(after) => write!(f, " {:>4.1}s", after.as_secs_f64())?,
+            Err(_) => f.write_str(" never")?,
+        }
+        match &self.seen {
+            Ok(seen) => write!(f, "  {seen}"),
+            Err(wrong) => write!(f, "  WRONG: {wrong}"),
+        }
+    }
+}
