@@ -5,11 +5,11 @@
 
 mod answers;
 mod audited;
-mod authenticated;
+pub(crate) mod authenticated;
 mod check_stream;
 mod cluster;
 mod convert;
-mod metadata;
+pub(crate) mod metadata;
 
 use proto::limits::METADATA_REQUEST_BYTES_MAX;
 use proto::pb::cluster_service_server::ClusterServiceServer;

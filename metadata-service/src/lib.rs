@@ -21,6 +21,8 @@ pub mod fuzzing;
 pub mod grpc;
 pub mod mint;
 pub mod nodes;
+#[cfg(test)]
+mod non_interference;
 pub mod offline;
 pub mod page_token;
 pub mod placement;

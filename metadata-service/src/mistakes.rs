@@ -1,4 +1,4 @@
-//! Mistakes that metadata services are known to make, each of which a test can put into this one (I3, I6, I11, I15, I19).
+//! Mistakes that metadata services are known to make, each of which a test can put into this one (I3, I6, I9, I11, I15, I19).
 //!
 //! A step at which one could be made asks `seeded!`, which is the constant `false` outside tests. In tests the mistake is
 //! the one that the process was started with; the suites know nothing of it, so each can be held against any mistake, in

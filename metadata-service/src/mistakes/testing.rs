@@ -15,7 +15,8 @@ use crate::figures;
 /// Names the mistake that a process makes.
 const VARIABLE: &str = "MINI_TECTONIC_MISTAKE";
 /// What would make suites run in their long forms, or otherwise.
-const LONG_FORMS: [&str; 3] = ["MINI_TECTONIC_SEQUENCES", "MINI_TECTONIC_SCHEDULES", "MINI_TECTONIC_SEED"];
+const LONG_FORMS: [&str; 4] =
+    ["MINI_TECTONIC_SEQUENCES", "MINI_TECTONIC_SCHEDULES", "MINI_TECTONIC_HISTORIES", "MINI_TECTONIC_SEED"];
 /// How long a suite may take; one that hangs over a mistake has noticed it, too.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Suites that run at once.
@@ -62,6 +63,12 @@ pub(crate) enum Mistake {
     MetadataBeforeDisk,
     /// It is collected before the recovery has read what stands against it.
     CollectedBeforeRecovery,
+    /// Remembered requests are the same for all tenants.
+    RequestsShared,
+    /// A page token is good for the same listing of another tenant.
+    PageTokensShared,
+    /// A token is revoked whosever it is.
+    ForeignTokenRevoked,
 }
 
 /// Whether this process makes it.
@@ -81,9 +88,10 @@ const COLLECTING: Suite = "coordinator::tests::collecting";
 const GC_SAFETY: Suite = "workers::gc_safety";
 const ORPHANS: Suite = "workers::orphans";
 const RESTORE: Suite = "service::restore";
+const NON_INTERFERENCE: Suite = "non_interference::i9_a_tenants_view_is_a_function_of_its_own_actions_in_memory";
 
 /// Which suites see which mistake.
-const TABLE: [(Mistake, &[Suite]); 19] = [
+const TABLE: [(Mistake, &[Suite]); 22] = [
     (Mistake::AckedWhateverTheSyncSaid, &[DURABILITY, IO_ERRORS]),
     (Mistake::SyncRetried, &[IO_ERRORS]),
     (Mistake::ShownBeforeSync, &[DURABILITY]),
@@ -103,6 +111,9 @@ const TABLE: [(Mistake, &[Suite]); 19] = [
     (Mistake::LostTimeCollected, &[COLLECTING, GC_SAFETY]),
     (Mistake::MetadataBeforeDisk, &[ORPHANS]),
     (Mistake::CollectedBeforeRecovery, &[GC_SAFETY]),
+    (Mistake::RequestsShared, &[NON_INTERFERENCE]),
+    (Mistake::PageTokensShared, &[NON_INTERFERENCE]),
+    (Mistake::ForeignTokenRevoked, &[NON_INTERFERENCE]),
 ];
 
 /// A suite in a process of its own.
@@ -145,7 +156,8 @@ impl Running {
 
 #[test]
 fn every_mistake_is_seen_by_the_suites_that_ought_to_see_it() {
-    let sound = [HISTORIES, DURABILITY, IO_ERRORS, COLLECTING, GC_SAFETY, ORPHANS, RESTORE].map(|suite| (None, suite));
+    let sound = [HISTORIES, DURABILITY, IO_ERRORS, COLLECTING, GC_SAFETY, ORPHANS, RESTORE, NON_INTERFERENCE]
+        .map(|suite| (None, suite));
     let mistaken = TABLE.iter().flat_map(|(mistake, suites)| suites.iter().map(|suite| (Some(*mistake), *suite)));
     let runs: Vec<_> = sound.into_iter().chain(mistaken).collect();
     let (mut table, mut wrong) = (String::from("seeded mistakes:"), Vec::new());

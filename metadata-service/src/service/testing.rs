@@ -34,7 +34,8 @@ pub(crate) fn restored_over(
     Service::new(Parts { chunk_nodes, cluster, ..parts })
 }
 
-fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
+/// What [`service`] is put together from.
+pub(crate) fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
     let secret = SecretKey::generate(entropy.as_ref());
     let id = ClusterId::generate(1, entropy.as_ref());

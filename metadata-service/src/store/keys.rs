@@ -236,6 +236,7 @@ pub fn request(scope: &RequestScope, request_id: &str) -> Vec<u8> {
     // No tenant id is empty, so the admin's scope is nobody else's.
     let scope = match scope {
         RequestScope::Admin => "",
+        RequestScope::Tenant(_) if seeded!(RequestsShared) => "everybody",
         RequestScope::Tenant(tenant) => tenant.as_str(),
     };
     join(&[REQUESTS, scope.as_bytes(), b"/", request_id.as_bytes()])
