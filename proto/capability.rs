@@ -4,6 +4,8 @@
 //! [`CapabilityBody`](pb::CapabilityBody) followed by 32 bytes of HMAC-SHA256 under the node's key. It is checked in
 //! memory before any disk work; the sum first, so nothing unsigned is ever parsed.
 
+use std::num::NonZeroU64;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use prost::Message as _;
 use crate::checksum::Sha256;
 use crate::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId, TenantId};
 use crate::pb;
+use crate::rates::Pace;
 use crate::secret::{SECRET_BYTES, SecretKey};
 use crate::traffic::TrafficClass;
 
@@ -114,6 +117,8 @@ pub struct Capability {
     pub tenant: Option<TenantId>,
     /// How urgent the call is. The metadata service's own work is bronze whatever is said here.
     pub class: TrafficClass,
+    /// How fast the tenant may go at the node.
+    pub pace: Pace,
     /// What is permitted.
     pub permit: Permit,
     /// On which chunk.
@@ -144,7 +149,7 @@ pub fn sign(capability: &Capability, key: &NodeKey, nonce: [u8; 8]) -> String {
 }
 
 fn body(capability: &Capability, key_id: u32, nonce: [u8; 8]) -> pb::CapabilityBody {
-    let Capability { cluster, node, tenant, class, permit, binding, not_before_ms, expire_ms } = capability;
+    let Capability { cluster, node, tenant, class, pace, permit, binding, not_before_ms, expire_ms } = capability;
     let (operation, max_bytes, read) = match permit {
         Permit::Write { max_bytes } => (pb::Operation::Write, *max_bytes, None),
         Permit::Read(read) => (pb::Operation::Read, 0, Some(read)),
@@ -176,6 +181,8 @@ fn body(capability: &Capability, key_id: u32, nonce: [u8; 8]) -> pb::CapabilityB
         expire_ms: *expire_ms,
         nonce: Bytes::copy_from_slice(&nonce),
         traffic_class: pb::TrafficClass::from(*class).into(),
+        requests_per_second: pace.requests_per_second.map_or(0, NonZeroU64::get),
+        bytes_per_second: pace.bytes_per_second.map_or(0, NonZeroU64::get),
     }
 }
 
@@ -246,6 +253,10 @@ fn parse(body: &pb::CapabilityBody) -> Option<Capability> {
         node: NodeId::try_from(body.node_id.as_ref()).ok()?,
         tenant,
         class,
+        pace: Pace {
+            requests_per_second: NonZeroU64::new(body.requests_per_second),
+            bytes_per_second: NonZeroU64::new(body.bytes_per_second),
+        },
         permit,
         binding: ChunkBinding {
             chunk: ChunkId::try_from(body.chunk_id.as_ref()).ok()?,
@@ -294,7 +305,11 @@ mod tests {
         let cluster = ClusterId::generate(1, &entropy);
         let tenant = Some("posts".parse().unwrap());
         let class = TrafficClass::Gold;
-        (Capability { cluster, node, tenant, class, permit, binding, not_before_ms: 1_000, expire_ms: 2_000 }, key)
+        let pace = Pace { requests_per_second: NonZeroU64::new(7), bytes_per_second: NonZeroU64::new(u64::MAX) };
+        (
+            Capability { cluster, node, tenant, class, pace, permit, binding, not_before_ms: 1_000, expire_ms: 2_000 },
+            key,
+        )
     }
 
     fn check(text: &str, capability: &Capability, key: &NodeKey, now_ms: u64) -> Result<Capability, CapabilityError> {

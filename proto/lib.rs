@@ -13,6 +13,7 @@ pub mod error;
 pub mod fuzzing;
 pub mod ids;
 pub mod limits;
+pub mod rates;
 pub mod receipt;
 #[cfg(feature = "runtime")]
 pub mod runtime;

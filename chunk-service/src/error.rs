@@ -5,6 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use proto::error::{Classify, Details, Reason};
 use proto::ids::ChunkId;
@@ -88,6 +89,14 @@ pub enum ChunkError {
     /// A bound of this service is reached.
     #[error("too many {0} at this node; try again")]
     Overloaded(&'static str),
+    /// The tenant asks for more than its rates allow.
+    #[error("the tenant's rate of {of_what} does not allow it yet; try again in {} ms", retry_after.as_millis())]
+    RateLimited {
+        /// Requests, reads or writes.
+        of_what: &'static str,
+        /// When to come back.
+        retry_after: Duration,
+    },
     /// The disk has no room.
     #[error("the node's disk has no room for this chunk")]
     OutOfSpace(#[source] Option<io::Error>),
@@ -212,6 +221,7 @@ impl Classify for ChunkError {
             Self::TakenOver => Reason::ConcurrentWrite,
             Self::UploadOver => Reason::UploadExpired,
             Self::Overloaded(_) => Reason::Overloaded,
+            Self::RateLimited { .. } => Reason::RateLimited,
             Self::OutOfSpace(_) => Reason::NodeOutOfSpace,
             Self::ReadOnly(_) => Reason::ReadOnly,
             Self::Starting(_) => Reason::Starting,
@@ -239,6 +249,9 @@ impl Classify for ChunkError {
         }
         if let Self::ReadOffsetOutOfRange { size } = self {
             details.facts.push(("size_bytes", size.to_string()));
+        }
+        if let Self::RateLimited { retry_after, .. } = self {
+            details.retry_after = Some(*retry_after);
         }
         if let Self::FrameTooLarge { max } = self {
             details.facts.push(("max_frame_size_bytes", max.to_string()));

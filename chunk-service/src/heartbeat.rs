@@ -142,6 +142,7 @@ mod tests {
             time: Arc::new(NodeTime::new(Arc::new(ManualClock::at(1)))),
             store: Arc::clone(&world.store),
             tuning: Tuning::default(),
+            paces: crate::pace::Paces::default(),
             tasks: TaskGroup::new(),
             draining: CancellationToken::new(),
         });

@@ -27,6 +27,7 @@ mod join;
 mod metadata_link;
 mod node;
 pub mod offline;
+mod pace;
 mod reaper;
 mod running;
 mod scrub;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use proto::capability::{self, Capability, CapabilityError, ChunkBinding, NodeKey, Permit, ReadClaims};
 use proto::checksum::ChunkSums;
 use proto::ids::{ChunkId, NodeId, TenantId};
+use proto::rates::Pace;
 use proto::receipt::{self, Receipt};
 use proto::runtime::TaskGroup;
 use proto::traffic::TrafficClass;
@@ -19,6 +20,7 @@ use crate::config::Tuning;
 use crate::error::ChunkError;
 use crate::fairness::Account;
 use crate::identity::Membership;
+use crate::pace::Paces;
 use crate::store::ChunkStore;
 use crate::time::NodeTime;
 
@@ -35,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) store: Arc<ChunkStore>,
     /// Its constants.
     pub(crate) tuning: Tuning,
+    /// How fast tenants may go.
+    pub(crate) paces: Paces,
     /// Its tasks.
     pub(crate) tasks: TaskGroup,
     /// Fires when no new work is taken.
@@ -50,6 +54,8 @@ pub(crate) struct WriteGrant {
     pub(crate) tenant: TenantId,
     /// How urgent it is.
     pub(crate) class: TrafficClass,
+    /// How fast it may go.
+    pub(crate) pace: Pace,
     /// Most bytes that are taken.
     pub(crate) max_bytes: u64,
     /// How long it holds from now on.
@@ -72,6 +78,8 @@ pub(crate) struct ReadGrant {
     pub(crate) claims: ReadClaims,
     /// On whose account the work is.
     pub(crate) account: Account,
+    /// How fast it may go.
+    pub(crate) pace: Pace,
 }
 
 impl Node {
@@ -89,6 +97,7 @@ impl Node {
             CapabilityError::Invalid => ChunkError::CapabilityInvalid,
             CapabilityError::Expired => ChunkError::CapabilityExpired,
         })?;
+        self.paces.request(capability.tenant.as_ref(), capability.pace)?;
         let end_ms = capability.expire_ms.saturating_add(now.tolerance_ms);
         let holds_for = Duration::from_millis(end_ms.saturating_sub(now.now_ms));
         Ok((capability, holds_for))
@@ -96,10 +105,10 @@ impl Node {
 
     /// Checks a capability to write.
     pub(crate) fn admit_write(&self, credential: Option<&str>) -> Result<WriteGrant, ChunkError> {
-        let (Capability { permit, binding, tenant, class, .. }, holds_for) = self.admit(credential)?;
+        let (Capability { permit, binding, tenant, class, pace, .. }, holds_for) = self.admit(credential)?;
         match (permit, tenant) {
             (Permit::Write { max_bytes }, Some(tenant)) => {
-                Ok(WriteGrant { place: binding, tenant, class, max_bytes, holds_for })
+                Ok(WriteGrant { place: binding, tenant, class, pace, max_bytes, holds_for })
             }
             (
                 Permit::Write { .. } | Permit::Read(_) | Permit::Delete | Permit::Verify(_) | Permit::List,
@@ -110,9 +119,9 @@ impl Node {
 
     /// Checks a capability to read.
     pub(crate) fn admit_read(&self, credential: Option<&str>) -> Result<ReadGrant, ChunkError> {
-        let (Capability { permit, binding, tenant, class, .. }, _holds_for) = self.admit(credential)?;
+        let (Capability { permit, binding, tenant, class, pace, .. }, _holds_for) = self.admit(credential)?;
         match permit {
-            Permit::Read(claims) => Ok(ReadGrant { place: binding, claims, account: Account { class, tenant } }),
+            Permit::Read(claims) => Ok(ReadGrant { place: binding, claims, account: Account { class, tenant }, pace }),
             Permit::Write { .. } | Permit::Delete | Permit::Verify(_) | Permit::List => {
                 Err(ChunkError::CapabilityInvalid)
             }
@@ -134,7 +143,9 @@ impl Node {
     pub(crate) fn admit_verify(&self, credential: Option<&str>) -> Result<ReadGrant, ChunkError> {
         let (Capability { permit, binding, .. }, _holds_for) = self.admit(credential)?;
         match permit {
-            Permit::Verify(claims) => Ok(ReadGrant { place: binding, claims, account: Account::own() }),
+            Permit::Verify(claims) => {
+                Ok(ReadGrant { place: binding, claims, account: Account::own(), pace: Pace::default() })
+            }
             Permit::Write { .. } | Permit::Read(_) | Permit::Delete | Permit::List => {
                 Err(ChunkError::CapabilityInvalid)
             }

@@ -31,6 +31,7 @@ use crate::identity::NodeFile;
 use crate::join;
 use crate::metadata_link::{MetadataLink, Presence};
 use crate::node::Node;
+use crate::pace::Paces;
 use crate::reaper::Reaper;
 use crate::running::{Guards, Running, Server};
 use crate::scrub::{self, Inspector, ScrubControl, ScrubSettings};
@@ -102,6 +103,7 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
         time: Arc::new(NodeTime::new(Arc::clone(&deps.clock))),
         store: Arc::new(ChunkStore::new(disk, Arc::clone(&link) as _, blocking, &config.tuning, &tasks)),
         tuning: config.tuning.clone(),
+        paces: Paces::default(),
         tasks,
         draining: CancellationToken::new(),
     });

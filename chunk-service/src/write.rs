@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::ChunkError;
 use crate::node::{Node, WriteGrant};
+use crate::pace::Pacer;
 use crate::store::sessions::Claim;
 use crate::store::sink::Sink;
 use crate::store::writing::Stated;
@@ -88,6 +89,7 @@ enum End {
 pub(crate) async fn run(
     node: Arc<Node>,
     grant: WriteGrant,
+    pacer: Pacer,
     mut source: impl FrameSource,
     gone: CancellationToken,
 ) -> Result<ChunkSums, ChunkError> {
@@ -102,7 +104,7 @@ pub(crate) async fn run(
     let store = node.store.on_account(grant.account());
     let mut claim = store.claim_for_write(&grant.place, offset).await?;
     let sink = store.begin(&mut claim, &grant.tenant, grant.place, offset, opening.size_bytes).await?;
-    let mut stream = Stream { claim, sink, source, timers, max_bytes, gone };
+    let mut stream = Stream { claim, sink, source, timers, pacer, goes_on_at: None, max_bytes, gone };
     stream.tell_received();
     stream.timers.progress();
     let end = stream.receive(opening.frame).await;
@@ -150,7 +152,12 @@ impl Timers {
     }
 
     fn progress(&mut self) {
-        self.stalls_at = Instant::now() + self.stall;
+        self.progress_until(Instant::now());
+    }
+
+    /// Until then nothing is expected to come.
+    fn progress_until(&mut self, until: Instant) {
+        self.stalls_at = until + self.stall;
     }
 
     /// Ends when the stream's time is over, with the reason.
@@ -205,6 +212,9 @@ struct Stream<S> {
     sink: Sink,
     source: S,
     timers: Timers,
+    pacer: Pacer,
+    /// When the tenant's rate allows the next message, if not now.
+    goes_on_at: Option<Instant>,
     max_bytes: u64,
     gone: CancellationToken,
 }
@@ -231,6 +241,7 @@ impl<S: FrameSource> Stream<S> {
 
     /// Waits for the next message, and writes what is there when none comes for a moment.
     async fn next(&mut self) -> Result<Option<Frame>, End> {
+        self.pause().await?;
         loop {
             let nudge = Instant::now() + NUDGE;
             let has_waiting = self.sink.has_waiting();
@@ -249,10 +260,26 @@ impl<S: FrameSource> Stream<S> {
         }
     }
 
+    /// Waits until the tenant's rate allows more, without what others of them could use.
+    async fn pause(&mut self) -> Result<(), End> {
+        let Some(until) = self.goes_on_at.take() else { return Ok(()) };
+        self.sink.nudge().await.map_err(End::Failed)?;
+        // Nor is it the client's silence.
+        self.timers.progress_until(until);
+        tokio::select! {
+            biased;
+            () = self.claim.stop().cancelled() => Err(End::Left(ChunkError::TakenOver)),
+            () = self.gone.cancelled() => Err(End::Left(broken())),
+            error = self.timers.cut() => Err(End::Left(error)),
+            () = sleep_until(until) => Ok(()),
+        }
+    }
+
     /// Checks a frame and takes its bytes.
     async fn take(&mut self, frame: Frame) -> Result<Option<Finish>, End> {
         self.check(&frame).map_err(End::Left)?;
         if !frame.bytes.is_empty() {
+            self.goes_on_at = self.pacer.moved(frame.bytes.len() as u64);
             self.sink.push(frame.bytes).await.map_err(End::Failed)?;
             self.tell_received();
             // After the push: what the disk takes is not the client's silence.

@@ -69,6 +69,6 @@ pub use crate::download::{ByteRange, DownloadOptions, Downloaded, Sink};
 pub use crate::error::{Call, Category, Error, Service};
 pub use crate::progress::{Progress, Transferred};
 pub use crate::retry::RetryPolicy;
-pub use crate::tenants::RegisteredTenant;
+pub use crate::tenants::{RegisteredTenant, TenantChange};
 pub use crate::tokens::{AdminRotation, Created};
 pub use crate::upload::{Source, UploadOptions};

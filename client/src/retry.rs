@@ -1,8 +1,8 @@
 //! When to try again, and when to give up.
 //!
 //! [`RetryPolicy`] is the rule; [`Budget`] is what one operation has left of it. A repeat is only made where the error
-//! allows it ([`Error::retry`]), after a pause that doubles and is drawn from its upper half, or as long as the service
-//! asked for.
+//! allows it ([`Error::retry`]), after a pause that doubles and is drawn from its upper half, on top of the time that the
+//! service asked for: those whom it told the same do not all come back at once.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ impl Budget {
         }
         let mut random = [0];
         OsEntropy.fill(&mut random);
-        let pause = self.policy.pause(self.repeats, random[0]).max(asked).min(left);
+        let pause = asked.saturating_add(self.policy.pause(self.repeats, random[0])).min(left);
         self.repeats += 1;
         tracing::debug!(%error, repeat = self.repeats, ?pause, "trying again");
         Ok(Spent { pause, error })
@@ -115,10 +115,25 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proto::error::{Classify, Details, Reason};
+    use proto::status::to_status;
     use tonic::{Code, Status};
 
     use super::*;
     use crate::error::{Call, Service};
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("too fast")]
+    struct TooFast(Duration);
+
+    impl Classify for TooFast {
+        fn reason(&self) -> Reason {
+            Reason::RateLimited
+        }
+        fn details(&self) -> Details {
+            Details { retry_after: Some(self.0), ..Details::default() }
+        }
+    }
 
     fn broken() -> Error {
         let call = Call { operation: "ask".into(), service: Service::Metadata, endpoint: "http://a:1".into() };
@@ -148,6 +163,19 @@ mod tests {
         assert!(budget.spend(broken(), true).is_err());
         budget.progressed();
         assert!(budget.spend(broken(), true).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_is_given_the_time_that_it_asks_for_unless_that_is_too_long() {
+        let call = Call { operation: "ask".into(), service: Service::Metadata, endpoint: "http://a:1".into() };
+        let limited = |seconds| Error::from_call(&call, to_status(&TooFast(Duration::from_secs(seconds))));
+        let mut budget = Budget::new(RetryPolicy::default());
+        for _ in 0..3 {
+            let pause = budget.spend(limited(3), true).unwrap().pause;
+            assert!(pause > Duration::from_secs(3) && pause < Duration::from_secs(4), "{pause:?}");
+        }
+        let too_long = budget.spend(limited(11), true).unwrap_err();
+        assert_eq!(too_long.category(), crate::error::Category::QuotaOrRate);
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,18 +29,43 @@ impl fmt::Debug for RegisteredTenant {
     }
 }
 
+/// What is to change about a tenant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TenantChange {
+    /// Replaces the whole quota.
+    pub quota: Option<pb::Quota>,
+    /// Replaces the class, unless it is `Unspecified`.
+    pub class: pb::TrafficClass,
+    /// Replaces all rates.
+    pub rates: Option<pb::Rates>,
+}
+
 impl Client {
     /// Registers a tenant; a quota without bounds is unlimited. Needs the admin token.
     ///
     /// # Errors
     /// [`Error`].
     pub async fn register_tenant(&self, tenant: &TenantId, quota: pb::Quota) -> Result<RegisteredTenant, Error> {
+        self.register_tenant_with(tenant, quota, pb::Rates::default()).await
+    }
+
+    /// As [`Client::register_tenant`], with rates that bound how fast it may go.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn register_tenant_with(
+        &self,
+        tenant: &TenantId,
+        quota: pb::Quota,
+        rates: pb::Rates,
+    ) -> Result<RegisteredTenant, Error> {
         let operation = format!("register tenant {tenant}");
         let message = pb::RegisterTenantRequest {
             tenant_id: tenant.to_string(),
             request_id: new_request_id(),
             quota: Some(quota),
             traffic_class: pb::TrafficClass::Unspecified.into(),
+            rates: Some(rates),
         };
         let answer = self
             .metadata(&operation, message, |mut service, message| async move { service.register_tenant(message).await })
@@ -90,12 +115,22 @@ impl Client {
         quota: Option<pb::Quota>,
         class: pb::TrafficClass,
     ) -> Result<pb::Tenant, Error> {
+        self.change_tenant(tenant, TenantChange { quota, class, ..TenantChange::default() }).await
+    }
+
+    /// Changes a tenant. Needs the admin token.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn change_tenant(&self, tenant: &TenantId, change: TenantChange) -> Result<pb::Tenant, Error> {
+        let TenantChange { quota, class, rates } = change;
         let operation = format!("update tenant {tenant}");
         let message = pb::UpdateTenantRequest {
             tenant_id: tenant.to_string(),
             request_id: new_request_id(),
             quota,
             traffic_class: class.into(),
+            rates,
         };
         let answer = self
             .metadata(&operation, message, |mut service, message| async move { service.update_tenant(message).await })

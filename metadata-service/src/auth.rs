@@ -4,17 +4,20 @@
 //! key id and recognised by a hash (I18), so a token that was rotated away or whose tenant is gone is unknown at once.
 //! Whether one has expired is told only to whoever holds it: its secret is compared first.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
+use std::sync::Arc;
 
-use proto::error::{Kind, Reason};
+use proto::error::{Classify as _, Kind, Reason};
 use proto::ids::{NodeId, TenantId};
+use proto::runtime::buckets::{Buckets, NotYet};
 use proto::token::{Token, TokenKeyId, TokenKind};
 
 use crate::audit::{Decision, Event};
 use crate::error::MetadataError;
 use crate::service::Service;
 use crate::store::keys;
-use crate::store::records::{Holder, Scopes, TokenRecord};
+use crate::store::records::{Holder, Scopes, TenantRecord, TokenRecord};
 use crate::store::rows::load;
 
 /// Who calls.
@@ -178,16 +181,49 @@ pub struct Refusal {
     pub request_id: Option<String>,
 }
 
+/// Calls a second from one address, without a valid token, that are answered with the reason and put on record. Of a flood
+/// of them all others only cost what it takes to see that.
+const FAILURES_PER_SECOND: NonZeroU64 = NonZeroU64::new(1_000).expect("it is not 0");
+
 /// Recognises tokens.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
     service: Service,
+    /// Calls of tenants that have a rate.
+    requests: Arc<Buckets<TenantId>>,
+    /// Calls without a valid token.
+    failures: Arc<Buckets<IpAddr>>,
 }
 
 impl Authenticator {
     /// By this service's rows.
     pub fn new(service: Service) -> Self {
-        Self { service }
+        Self { service, requests: Arc::default(), failures: Arc::default() }
+    }
+
+    /// Counts a call without a valid token against the address that it comes from. Whoever has one is never asked: many
+    /// may be behind one address.
+    ///
+    /// # Errors
+    /// [`MetadataError::TooManyRefusals`], in place of the real reason and of its line on record.
+    pub fn count_failure(&self, error: &MetadataError, peer: Option<SocketAddr>) -> Result<(), MetadataError> {
+        let unknown = matches!(error.reason().kind(), Kind::Unauthenticated);
+        let Some(address) = peer.filter(|_| unknown).map(|peer| network_of(peer.ip())) else { return Ok(()) };
+        let counted = self.failures.take(&address, FAILURES_PER_SECOND, 1);
+        counted.map_err(|NotYet(retry_after)| MetadataError::TooManyRefusals { retry_after })
+    }
+
+    /// Counts a call of a tenant's against its rate.
+    ///
+    /// # Errors
+    /// [`MetadataError::RateLimited`], and when its row cannot be read.
+    async fn count_request(&self, caller: &Caller) -> Result<(), MetadataError> {
+        let Principal::Tenant(tenant) = &caller.principal else { return Ok(()) };
+        let row = load::<TenantRecord>(self.service.engine(), &keys::tenant(tenant)).await;
+        let row = self.service.watch(row.map_err(MetadataError::from))?;
+        let Some(per_second) = row.and_then(|row| row.rates.requests_per_second) else { return Ok(()) };
+        let counted = self.requests.take(tenant, per_second, 1);
+        counted.map_err(|NotYet(retry_after)| MetadataError::RateLimited { per_second, retry_after })
     }
 
     /// Puts a refusal on record; see [`audit`](crate::audit).
@@ -214,7 +250,7 @@ impl Authenticator {
     /// they are.
     ///
     /// # Errors
-    /// As [`bearer`], [`Self::caller`] and [`Access::check`].
+    /// As [`bearer`], [`Self::caller`] and [`Access::check`]; [`MetadataError::RateLimited`].
     pub async fn admit(&self, access: Access, token: Result<Token, MetadataError>) -> Result<Caller, MetadataError> {
         let unasked = match access {
             Access::Admin | Access::AdminOrTenant(_) => Some(Principal::Admin),
@@ -226,6 +262,7 @@ impl Authenticator {
         }
         let caller = self.caller(&token?).await?;
         access.check(&caller)?;
+        self.count_request(&caller).await?;
         Ok(caller)
     }
 
@@ -248,6 +285,14 @@ impl Authenticator {
     }
 }
 
+/// What one customer of a network has: an address, or with IPv6 everything behind its first half.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
 fn principal(holder: Holder, token: &Token) -> Result<Principal, MetadataError> {
     match (holder, token.kind) {
         (Holder::Admin, TokenKind::Admin) => Ok(Principal::Admin),
@@ -264,10 +309,11 @@ fn principal(holder: Holder, token: &Token) -> Result<Principal, MetadataError> 
 mod tests {
     use std::collections::BTreeSet;
 
-    use proto::entropy::SeededEntropy;
-    use proto::error::Classify as _;
-
     use super::*;
+    use crate::service::testing;
+    use crate::store::memory::MemoryEngine;
+    use proto::entropy::SeededEntropy;
+    use proto::runtime::ManualClock;
 
     #[test]
     fn every_method_of_both_services_names_whom_it_is_for() {
@@ -300,6 +346,24 @@ mod tests {
             all.check(&caller(tenant(), Scopes::READ)),
             Err(MetadataError::TokenScopes(missing)) if missing.to_string() == "write, delete, list"
         ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_flood_of_bad_tokens_most_are_only_counted_by_the_network_that_they_come_from() {
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let authenticator = Authenticator::new(testing::service(Arc::new(MemoryEngine::new()), clock));
+        let from = |address: &str| Some(SocketAddr::new(address.parse().unwrap(), 1));
+        let fails = |address: &str| authenticator.count_failure(&MetadataError::TokenInvalid, from(address));
+        let admitted = (0..3_000).filter(|_| fails("127.0.0.2").is_ok()).count();
+        assert_eq!(admitted, 1_000);
+        assert!(
+            matches!(fails("127.0.0.2"), Err(MetadataError::TooManyRefusals { retry_after }) if !retry_after.is_zero())
+        );
+        assert!(fails("127.0.0.3").is_ok());
+        let lacks_a_scope = MetadataError::TokenScopes(Scopes::READ);
+        assert!(authenticator.count_failure(&lacks_a_scope, from("127.0.0.2")).is_ok(), "its token is good");
+        let of_one_network = (0..3_000_u32).filter(|host| fails(&format!("2001:db8::{host:x}")).is_ok()).count();
+        assert_eq!((of_one_network, fails("2001:db8:0:1::1").is_ok()), (1_000, true));
     }
 
     #[test]

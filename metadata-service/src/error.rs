@@ -1,5 +1,6 @@
 //! Everything that the metadata service can answer instead of a result.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use proto::error::{Classify, Details, Reason};
@@ -102,6 +103,20 @@ pub enum MetadataError {
         limit: u64,
         /// What is asked for; of an upload of unknown size the least that would be more.
         wanted: u64,
+    },
+    /// The tenant calls too often.
+    #[error("the tenant makes more requests than its {per_second} a second; try again in {} ms", retry_after.as_millis())]
+    RateLimited {
+        /// Its rate.
+        per_second: NonZeroU64,
+        /// When the next one fits.
+        retry_after: Duration,
+    },
+    /// Too many calls from the caller's address have no valid token.
+    #[error("the token is missing or not valid, like that of too many calls from this address; try again later")]
+    TooManyRefusals {
+        /// When the next one is looked at as closely as the first ones.
+        retry_after: Duration,
     },
     /// The upload was given up, or its lease ran out.
     #[error("the upload is over: it was aborted, or its lease ran out; start a new one")]
@@ -233,6 +248,7 @@ impl Classify for MetadataError {
             Self::TenantAlreadyExists(_) | Self::TenantNotCollected(_) => Reason::TenantAlreadyExists,
             Self::TenantNotEmpty { .. } => Reason::TenantNotEmpty,
             Self::QuotaExceeded { .. } | Self::BlobTooLarge { .. } => Reason::QuotaExceeded,
+            Self::RateLimited { .. } | Self::TooManyRefusals { .. } => Reason::RateLimited,
             Self::UploadExpired => Reason::UploadExpired,
             Self::UploadIncomplete { .. } => Reason::UploadIncomplete,
             Self::UploadCommitted => Reason::UploadCommitted,
@@ -269,6 +285,9 @@ impl Classify for MetadataError {
             Self::UploadNotFound(id) => resource("upload", id),
             Self::QuotaExceeded { tenant, .. } | Self::BlobTooLarge { tenant, .. } => {
                 Details { quota_subject: Some(format!("tenant:{tenant}")), ..details }
+            }
+            Self::RateLimited { retry_after, .. } | Self::TooManyRefusals { retry_after } => {
+                Details { retry_after: Some(*retry_after), ..details }
             }
             Self::UploadIncomplete { block_index: Some(index), .. } => {
                 Details { facts: vec![("block_index", index.to_string())], ..details }

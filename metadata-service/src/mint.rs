@@ -7,6 +7,7 @@ use std::sync::Arc;
 use proto::capability::{Capability, ChunkBinding, NodeKey, Permit, sign};
 use proto::entropy::Entropy;
 use proto::ids::{BlockId, ClusterId, NodeId, TenantId};
+use proto::rates::{Pace, Rates};
 use proto::runtime::clock::{Clock, millis};
 use proto::traffic::TrafficClass;
 
@@ -40,10 +41,20 @@ pub struct Own {
     pub capability: String,
 }
 
-/// On whose behalf, and how urgent it is.
+/// How urgent a tenant's traffic is, and how fast it may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The class.
+    pub class: TrafficClass,
+    /// The rates.
+    pub rates: Rates,
+}
+
+/// On whose behalf.
 struct Payer<'a> {
-    tenant: &'a TenantId,
+    tenant: Option<&'a TenantId>,
     class: TrafficClass,
+    pace: Pace,
 }
 
 /// Mints capabilities.
@@ -69,33 +80,31 @@ impl Mint {
     pub fn writes(
         &self,
         tenant: &TenantId,
-        class: TrafficClass,
+        terms: Terms,
         planned: &PlannedBlock,
     ) -> Result<Vec<Granted>, MetadataError> {
         let permit = |_chunk: &ChunkRecord| Ok(Permit::Write { max_bytes: planned.max_bytes });
-        self.grant(&Payer { tenant, class }, planned.block, &planned.record, permit)
+        let payer = Payer { tenant: Some(tenant), class: terms.class, pace: terms.rates.of_writes() };
+        self.grant(&payer, planned.block, &planned.record, permit)
     }
 
     /// Permission to read each chunk of a sealed block.
     ///
     /// # Errors
     /// [`MetadataError::Corrupt`] when a chunk has no receipt or its node is not registered.
-    pub fn reads(
-        &self,
-        tenant: &TenantId,
-        class: TrafficClass,
-        sealed: &SealedBlock,
-    ) -> Result<Vec<Granted>, MetadataError> {
+    pub fn reads(&self, tenant: &TenantId, terms: Terms, sealed: &SealedBlock) -> Result<Vec<Granted>, MetadataError> {
         let permit =
             |chunk: &ChunkRecord| chunk.sums.map(Permit::Read).ok_or_else(|| MetadataError::missing("chunk's receipt"));
-        self.grant(&Payer { tenant, class }, sealed.block, &sealed.record, permit)
+        let payer = Payer { tenant: Some(tenant), class: terms.class, pace: terms.rates.of_reads() };
+        self.grant(&payer, sealed.block, &sealed.record, permit)
     }
 
     /// Permission for one call of the metadata service's own, on no tenant's behalf and as background work; `None` when the node is not
     /// registered. Never handed to a client.
     pub fn own(&self, node: NodeId, binding: ChunkBinding, permit: Permit) -> Option<Own> {
         let (key, endpoint) = self.registry.access(node)?;
-        let (capability, _expire_ms) = self.sign(node, &key, (None, TrafficClass::Bronze), binding, permit);
+        let nobody = Payer { tenant: None, class: TrafficClass::Bronze, pace: Pace::default() };
+        let (capability, _expire_ms) = self.sign(node, &key, &nobody, binding, permit);
         Some(Own { endpoint, capability })
     }
 
@@ -130,8 +139,7 @@ impl Mint {
             epoch: chunk.epoch,
             sequence: chunk.sequence,
         };
-        let (capability, expire_ms) =
-            self.sign(chunk.node, &key, (Some(payer.tenant.clone()), payer.class), binding, permit);
+        let (capability, expire_ms) = self.sign(chunk.node, &key, payer, binding, permit);
         Ok(Granted { chunk: *chunk, shard_index, endpoint, capability, expire_ms })
     }
 
@@ -140,14 +148,15 @@ impl Mint {
         &self,
         node: NodeId,
         key: &NodeKey,
-        (tenant, class): (Option<TenantId>, TrafficClass),
+        payer: &Payer<'_>,
         binding: ChunkBinding,
         permit: Permit,
     ) -> (String, u64) {
         let not_before_ms = self.clock.now_ms();
         let expire_ms = not_before_ms.saturating_add(millis(self.life));
-        let cluster = self.cluster;
-        let capability = Capability { cluster, node, tenant, class, permit, binding, not_before_ms, expire_ms };
+        let (cluster, tenant) = (self.cluster, payer.tenant.cloned());
+        let &Payer { class, pace, .. } = payer;
+        let capability = Capability { cluster, node, tenant, class, pace, permit, binding, not_before_ms, expire_ms };
         let mut nonce = [0; 8];
         self.entropy.fill(&mut nonce);
         (sign(&capability, key, nonce), expire_ms)

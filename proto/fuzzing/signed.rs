@@ -2,6 +2,8 @@
 //!
 //! Nothing that the key did not sign is ever taken; what is taken says the same when it is signed again.
 
+use std::num::NonZeroU64;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -10,6 +12,7 @@ use crate::capability::{self, Capability, ChunkBinding, NodeKey, Permit, ReadCla
 use crate::checksum::Sha256;
 use crate::entropy::SeededEntropy;
 use crate::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId};
+use crate::rates::Pace;
 use crate::receipt::{self, Receipt};
 use crate::secret::SecretKey;
 use crate::traffic::TrafficClass;
@@ -78,7 +81,8 @@ fn example_capability(permit: Permit) -> Capability {
     let tenant = Some("posts".parse().expect("a tenant id"));
     let (cluster, node, binding) = (cluster(), node(), binding());
     let class = TrafficClass::Gold;
-    Capability { cluster, node, tenant, class, permit, binding, not_before_ms: 1_000, expire_ms: 2_000 }
+    let pace = Pace { requests_per_second: NonZeroU64::new(7), bytes_per_second: NonZeroU64::new(8) };
+    Capability { cluster, node, tenant, class, pace, permit, binding, not_before_ms: 1_000, expire_ms: 2_000 }
 }
 
 fn verify_capability(text: &str, now_ms: u64, tolerance_ms: u64) -> Option<Capability> {

@@ -1,8 +1,9 @@
 //! What both services need at run time and must do alike: time, tasks, workers, logs, data folders, the process itself,
-//! transport.
+//! transport, rates.
 //!
 //! A closed set, behind the `runtime` feature: two copies of these would drift, and a common crate would grow.
 
+pub mod buckets;
 pub mod clock;
 pub mod failpoint;
 pub mod folder;
@@ -12,5 +13,6 @@ pub mod telemetry;
 pub mod transport;
 pub mod worker;
 
+pub use buckets::Buckets;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use tasks::TaskGroup;

@@ -16,6 +16,7 @@ use proto::entropy::SeededEntropy;
 use proto::fuzzing::Choices;
 use proto::ids::{BlobId, BlockId, ChunkId, NodeId};
 use proto::limits::CHUNK_BYTES_MAX;
+use proto::rates::Pace;
 use proto::runtime::{SystemClock, TaskGroup};
 use proto::traffic::TrafficClass;
 use tokio::runtime::Runtime;
@@ -29,6 +30,7 @@ use crate::blocking::Blocking;
 use crate::config::Tuning;
 use crate::error::ChunkError;
 use crate::node::{Node, WriteGrant};
+use crate::pace::{Pacer, Paces};
 use crate::store::chk::Chk;
 use crate::store::disk::FolderDisk;
 use crate::store::durable::{blob_name, chk_name};
@@ -150,7 +152,16 @@ fn node(folder: &Path) -> Arc<Node> {
     time.set(1, Instant::now());
     let id = NodeId::generate(1, &SeededEntropy::new(1));
     let draining = CancellationToken::new();
-    Arc::new(Node { id, membership: OnceLock::new(), time: Arc::new(time), store, tuning, tasks, draining })
+    Arc::new(Node {
+        id,
+        membership: OnceLock::new(),
+        time: Arc::new(time),
+        store,
+        tuning,
+        paces: Paces::default(),
+        tasks,
+        draining,
+    })
 }
 
 impl Harness<'_> {
@@ -196,10 +207,12 @@ impl Harness<'_> {
             place: place(),
             tenant: "posts".parse().expect("a tenant id"),
             class: TrafficClass::Bronze,
+            pace: Pace::default(),
             max_bytes: self.permitted,
             holds_for: std::time::Duration::MAX,
         };
-        let run = write::run(Arc::clone(&self.node), grant, Player::new(script, silent.clone()), gone.clone());
+        let run =
+            write::run(Arc::clone(&self.node), grant, Pacer::none(), Player::new(script, silent.clone()), gone.clone());
         let mut stream = self.node.tasks.spawn("stream", run);
         let ended = tokio::select! {
             ended = &mut stream => Some(ended.ok().flatten().expect("a stream does not panic")),

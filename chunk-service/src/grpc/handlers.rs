@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::convert;
 use super::credential::bearer;
 use super::list_stream::{self, ListStream};
-use super::read_stream::ReadStream;
+use super::read_stream::{Held, ReadStream};
 use crate::error::ChunkError;
 use crate::node::{Node, ReadGrant};
 use crate::write;
@@ -56,12 +56,12 @@ impl Handlers {
         request: Request<Streaming<pb::WriteChunkRequest>>,
     ) -> Result<pb::WriteChunkResponse, ChunkError> {
         let grant = self.node.admit_write(bearer(request.metadata())?)?;
-        let place = grant.place;
+        let (place, pacer) = (grant.place, self.node.paces.write(&grant.tenant, grant.pace)?);
         // Fires when this future is dropped, that is when the client has gone away.
         let gone = CancellationToken::new();
         let _goes = gone.clone().drop_guard();
         let frames = convert::Frames::new(request.into_inner());
-        let writing = self.node.tasks.spawn("write", write::run(Arc::clone(&self.node), grant, frames, gone));
+        let writing = self.node.tasks.spawn("write", write::run(Arc::clone(&self.node), grant, pacer, frames, gone));
         let sums = writing.await.ok().flatten().ok_or(ChunkError::Panicked)??;
         let receipt = self.node.receipt(&place, &sums)?;
         failpoint!("put.receipt_built");
@@ -83,6 +83,7 @@ impl Handlers {
     async fn read(&self, request: Request<pb::ReadChunkRequest>) -> Result<ReadStream, ChunkError> {
         let grant = self.node.admit_read(bearer(request.metadata())?)?;
         convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
+        let pacer = self.node.paces.read(grant.account.tenant.as_ref(), grant.pace)?;
         let place = place(&self.read_streams, "reads")?;
         let range = convert::range(request.get_ref());
         let frame_bytes = self.node.tuning.read_frame_size;
@@ -91,7 +92,7 @@ impl Handlers {
         let empty = pb::ReadChunkResponse { read_offset: range.offset, ..Default::default() };
         let first = first.map_or(empty, convert::read_frame);
         let first = pb::ReadChunkResponse { chunk: Some(convert::chunk_info(&grant.place, &grant.claims)), ..first };
-        Ok(ReadStream::start(&self.node, store, first, reader, place))
+        Ok(ReadStream::start(&self.node, store, first, reader, Held { place, pacer }))
     }
 
     async fn get(&self, request: Request<pb::GetChunkRequest>) -> Result<pb::GetChunkResponse, ChunkError> {
@@ -111,7 +112,7 @@ impl Handlers {
     }
 
     async fn verify(&self, request: Request<pb::VerifyChunkRequest>) -> Result<pb::VerifyChunkResponse, ChunkError> {
-        let ReadGrant { place: binding, claims, account } = self.node.admit_verify(bearer(request.metadata())?)?;
+        let ReadGrant { place: binding, claims, account, .. } = self.node.admit_verify(bearer(request.metadata())?)?;
         let pb::VerifyChunkRequest { chunk_id, repair } = request.into_inner();
         convert::permitted_chunk(&chunk_id, binding.chunk)?;
         let place = place(&self.verifications, "verifications")?;

@@ -19,6 +19,7 @@ use tonic::Status;
 use super::convert;
 use crate::error::ChunkError;
 use crate::node::Node;
+use crate::pace::Pacer;
 use crate::store::ChunkStore;
 use crate::store::reading::RangeReader;
 
@@ -31,6 +32,15 @@ type Cut = Arc<Mutex<Option<ChunkError>>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a stream has while it lasts.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Its place among all streams.
+    pub(crate) place: OwnedSemaphorePermit,
+    /// Slows it down to its tenant's rate.
+    pub(crate) pacer: Pacer,
 }
 
 /// The stream of answers.
@@ -48,16 +58,19 @@ impl ReadStream {
         store: Arc<ChunkStore>,
         first: ReadChunkResponse,
         reader: RangeReader,
-        place: OwnedSemaphorePermit,
+        Held { place, pacer }: Held,
     ) -> Self {
+        let sent = first.data.as_ref().map_or(0, |data| data.content.len() as u64);
+        let goes_on_at = pacer.moved(sent);
         if !reader.has_more() {
             return Self { first: Some(first), rest: None, cut: Cut::default() };
         }
         let (stream, answers) = Self::followed(first);
         let life_ends = Instant::now() + node.tuning.stream_life;
-        let pump = Pump { node: Arc::clone(node), store, answers, cut: Arc::clone(&stream.cut), life_ends };
+        let cut = Arc::clone(&stream.cut);
+        let pump = Pump { node: Arc::clone(node), store, answers, cut, life_ends, pacer };
         node.tasks.spawn("read", async move {
-            pump.run(reader).await;
+            pump.run(reader, goes_on_at).await;
             drop(place);
         });
         stream
@@ -97,19 +110,24 @@ struct Pump {
     answers: mpsc::Sender<Waiting>,
     cut: Cut,
     life_ends: Instant,
+    pacer: Pacer,
 }
 
 impl Pump {
-    async fn run(self, mut reader: RangeReader) {
+    /// Goes on at `at`, or at once.
+    async fn run(self, mut reader: RangeReader, mut at: Option<Instant>) {
         let mut last: Option<Waiting> = None;
         while reader.has_more() {
-            let place = match self.place().await {
+            let place = match self.place(at.take()).await {
                 Ok(Some(place)) => place,
                 Ok(None) => return,
                 Err(cut) => return self.end(last.as_ref(), cut),
             };
             let (answer, later) = match self.store.next_frame(reader).await {
-                Ok((later, Some(frame))) => (Ok(convert::read_frame(frame)), Some(later)),
+                Ok((later, Some(frame))) => {
+                    at = self.pacer.moved(frame.bytes.len() as u64);
+                    (Ok(convert::read_frame(frame)), Some(later))
+                }
                 Ok((_at_the_end, None)) => break,
                 Err(error) => (Err(error), None),
             };
@@ -122,8 +140,18 @@ impl Pump {
         *lock(&self.cut) = None;
     }
 
-    /// Waits until there is a place for another answer; `None` when the client has gone away.
-    async fn place(&self) -> Result<Option<mpsc::Permit<'_, Waiting>>, ChunkError> {
+    /// Waits until the rate allows another answer and there is a place for it; `None` when the client has gone away.
+    async fn place(&self, at: Option<Instant>) -> Result<Option<mpsc::Permit<'_, Waiting>>, ChunkError> {
+        if let Some(at) = at {
+            let stop = self.node.tasks.stop_signal();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(ChunkError::Draining),
+                () = self.answers.closed() => return Ok(None),
+                () = sleep_until(at.min(self.life_ends)) => {}
+            }
+        }
+        // Only from here on it is the client that is waited for.
         let stalls_at = Instant::now() + self.node.tuning.stream_stall;
         let stop = self.node.tasks.stop_signal();
         tokio::select! {

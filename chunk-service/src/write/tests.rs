@@ -1,11 +1,13 @@
 use std::collections::VecDeque;
 use std::sync::OnceLock;
 
+use proto::rates::{BYTES_PER_SECOND_MIN, Pace};
 use proto::runtime::{SystemClock, TaskGroup};
 use proto::traffic::TrafficClass;
 
 use super::*;
 use crate::config::Tuning;
+use crate::pace::Paces;
 use crate::store::testing::world::{World, blob, pattern, place};
 use crate::time::NodeTime;
 
@@ -52,6 +54,7 @@ fn node(world: &World, tuning: Tuning) -> Arc<Node> {
         time: Arc::new(time),
         store: Arc::clone(&world.store),
         tuning,
+        paces: Paces::default(),
         tasks: TaskGroup::new(),
         draining: CancellationToken::new(),
     })
@@ -59,14 +62,14 @@ fn node(world: &World, tuning: Tuning) -> Arc<Node> {
 
 fn grant(holds_for: Duration) -> WriteGrant {
     let (tenant, class) = ("posts".parse().unwrap(), TrafficClass::Silver);
-    WriteGrant { place: place(1), tenant, class, max_bytes: CHUNK_BYTES_MAX, holds_for }
+    WriteGrant { place: place(1), tenant, class, pace: Pace::default(), max_bytes: CHUNK_BYTES_MAX, holds_for }
 }
 
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(100);
 
 async fn run_on(world: &World, tuning: Tuning, holds_for: Duration, source: Eager) -> Result<ChunkSums, ChunkError> {
-    run(node(world, tuning), grant(holds_for), source, CancellationToken::new()).await
+    run(node(world, tuning), grant(holds_for), Pacer::none(), source, CancellationToken::new()).await
 }
 
 #[tokio::test]
@@ -113,6 +116,32 @@ async fn every_cut_of_a_stream_into_frames_gives_the_same_chunk() {
     }
 }
 
+/// Time is virtual; what the disk takes, it does not count.
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_slowed_down_to_its_tenant_s_rate_and_not_cut_for_it() {
+    let (world, per_second) = (World::new(), usize::try_from(BYTES_PER_SECOND_MIN).unwrap());
+    let bytes = pattern(4 * per_second, 1);
+    let parts = bytes.chunks(per_second).enumerate();
+    let mut frames: VecDeque<Frame> =
+        parts.map(|(index, part)| frame((index * per_second) as u64, part, None)).collect();
+    frames.push_back(frame(bytes.len() as u64, b"", Some(Finish { sha256: None })));
+    let source = Eager { opening: opening(frames.pop_front().unwrap()), frames, endless: None, sent: 0 };
+    let node = node(&world, Tuning { stream_stall: SHORT, ..Tuning::default() });
+    let pace = Pace { bytes_per_second: std::num::NonZeroU64::new(BYTES_PER_SECOND_MIN), ..Pace::default() };
+    let pacer = |node: &Node| node.paces.write(&"posts".parse().unwrap(), pace);
+    let began = Instant::now();
+    run(Arc::clone(&node), grant(LONG), pacer(&node).unwrap(), source, CancellationToken::new()).await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), 3, "a second's worth came at once");
+    let open = pacer(&node).unwrap();
+    assert!((0..7).all(|_| open.moved(BYTES_PER_SECOND_MIN).is_some()));
+    let refused = pacer(&node).unwrap_err();
+    assert!(
+        matches!(refused, ChunkError::RateLimited { retry_after, .. } if retry_after.as_secs() == 2),
+        "{refused:?}"
+    );
+    assert!(node.paces.write(&"likes".parse().unwrap(), pace).is_ok(), "another tenant's are not its");
+}
+
 #[tokio::test]
 async fn a_client_that_goes_away_leaves_what_it_sent() {
     let world = World::new();
@@ -120,6 +149,6 @@ async fn a_client_that_goes_away_leaves_what_it_sent() {
     gone.cancel();
     let source = Eager { opening: None, frames: VecDeque::new(), endless: None, sent: 0 };
     let node = node(&world, Tuning::default());
-    assert!(run(Arc::clone(&node), grant(LONG), source, gone.clone()).await.is_err());
+    assert!(run(Arc::clone(&node), grant(LONG), Pacer::none(), source, gone.clone()).await.is_err());
     assert!(world.store.is_idle());
 }

@@ -11,6 +11,7 @@ use proto::error::{Classify, Reason};
 use proto::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId};
 use proto::pb;
 use proto::pb::cluster_service_server::{ClusterService, ClusterServiceServer};
+use proto::rates::Pace;
 use proto::runtime::transport::{self, Door, Gate, TransportLimits};
 use proto::runtime::{Clock as _, SystemClock, TaskGroup};
 use proto::secret::SecretKey;
@@ -136,7 +137,17 @@ impl Peer {
         let (cluster, node) = (state.cluster, state.node.as_ref().unwrap().0);
         let tenant = Some("posts".parse().unwrap());
         let (class, expire_ms) = (TrafficClass::Silver, now_ms + 900_000);
-        Capability { cluster, node, tenant, class, permit, binding, not_before_ms: now_ms, expire_ms }
+        Capability {
+            cluster,
+            node,
+            tenant,
+            class,
+            pace: Pace::default(),
+            permit,
+            binding,
+            not_before_ms: now_ms,
+            expire_ms,
+        }
     }
 
     pub(crate) fn sign(&self, capability: &Capability) -> String {

@@ -5,13 +5,13 @@
 //! codes.
 
 mod args;
+mod bounds;
 mod commands;
 mod context;
 mod credentials;
 mod failure;
 mod output;
 mod progress;
-mod quota;
 mod sandbox;
 mod services;
 mod signals;

@@ -64,6 +64,21 @@ impl From<pb::Quota> for QuotaView {
     }
 }
 
+/// How fast a tenant may go; a bound that does not exist is `null`.
+#[derive(Debug, Serialize)]
+pub(crate) struct RatesView {
+    requests_per_second: Option<u64>,
+    read_bytes_per_second: Option<u64>,
+    write_bytes_per_second: Option<u64>,
+}
+
+impl From<pb::Rates> for RatesView {
+    fn from(rates: pb::Rates) -> Self {
+        let pb::Rates { requests_per_second, read_bytes_per_second, write_bytes_per_second } = rates;
+        Self { requests_per_second, read_bytes_per_second, write_bytes_per_second }
+    }
+}
+
 /// What a tenant holds.
 #[derive(Debug, Serialize)]
 pub(crate) struct UsageView {
@@ -96,6 +111,7 @@ pub(crate) struct TenantView<'a> {
     quota: QuotaView,
     usage: UsageView,
     traffic_class: &'static str,
+    rates: RatesView,
 }
 
 impl<'a> From<&'a pb::Tenant> for TenantView<'a> {
@@ -106,6 +122,7 @@ impl<'a> From<&'a pb::Tenant> for TenantView<'a> {
             quota: tenant.quota.unwrap_or_default().into(),
             usage: tenant.usage.unwrap_or_default().into(),
             traffic_class: tenant.traffic_class().as_str_name(),
+            rates: tenant.rates.unwrap_or_default().into(),
         }
     }
 }

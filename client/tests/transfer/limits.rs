@@ -4,7 +4,8 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mini_tectonic_client::{Category, Source, Transferred, UploadOptions, pb};
+use mini_tectonic_client::{Category, Source, TenantChange, Transferred, UploadOptions, pb};
+use proto::rates::BYTES_PER_SECOND_MIN;
 
 use crate::cluster::{BLOCK, Cluster, get, noise, put, write_file};
 
@@ -30,6 +31,24 @@ async fn a_quota_refuses_what_does_not_fit_and_takes_what_just_does() {
     write_file(&input, b"");
     let empty = client.upload(Source::File(input), UploadOptions::default()).await.unwrap();
     assert_eq!(empty.size_bytes, 0, "nothing fits into a full quota");
+}
+
+/// Its streams are slowed down and its calls refused for a while; what it does is done all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_with_rates_gets_everything_done_within_them() {
+    let cluster = Cluster::start().await;
+    let client = cluster.unlimited("slow").await;
+    let least = Some(BYTES_PER_SECOND_MIN);
+    let rates = pb::Rates { requests_per_second: Some(4), read_bytes_per_second: least, write_bytes_per_second: least };
+    let change = TenantChange { rates: Some(rates), ..TenantChange::default() };
+    let changed = cluster.admin().change_tenant(&"slow".parse().unwrap(), change).await.unwrap();
+    assert_eq!(changed.rates, Some(rates));
+    let content = noise(3, usize::try_from(2 * BYTES_PER_SECOND_MIN).unwrap());
+    let began = tokio::time::Instant::now();
+    let blob = put(&client, &content).await.unwrap();
+    assert!(get(&client, blob.blob_id).await.unwrap() == content);
+    let least_time = std::time::Duration::from_secs(1);
+    assert!(began.elapsed() >= least_time, "a second's worth comes at once, the other takes one");
 }
 
 /// Counts what is read of an endless input, up to its end.

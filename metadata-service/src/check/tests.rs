@@ -8,6 +8,7 @@ use proto::capability::{ChunkBinding, ReadClaims};
 use proto::checksum::Sha256;
 use proto::entropy::SeededEntropy;
 use proto::ids::{BlockId, ChunkId, TenantId};
+use proto::rates::Rates;
 use proto::runtime::ManualClock;
 
 use super::problem::Repair;
@@ -121,7 +122,13 @@ async fn start_upload(service: &Service) -> (NodeId, Vec<(BlockId, ChunkId)>) {
     let request = RequestId { scope: RequestScope::Admin, id: String::new() };
     let (quota, traffic_class) = (Quota::default(), TrafficClass::Silver);
     service
-        .register_tenant(RegisterTenant { tenant: posts(), request: request.clone(), quota, traffic_class })
+        .register_tenant(RegisterTenant {
+            tenant: posts(),
+            request: request.clone(),
+            quota,
+            traffic_class,
+            rates: Rates::default(),
+        })
         .await
         .unwrap();
     let (description, declared_bytes) = (Description::default(), Some(2 * service.tuning().block_bytes));

@@ -8,7 +8,10 @@
 //! so no other mark is needed that would have to agree with them. A remembered request answers with a token only while
 //! that token is valid: it may have been rotated away since, or its tenant deleted.
 
+use std::num::NonZeroU64;
+
 use proto::ids::TenantId;
+use proto::rates::Rates;
 use proto::token::{Token, TokenKeyId};
 
 use super::blobs::{Page, page};
@@ -44,6 +47,8 @@ pub struct RegisterTenant {
     pub quota: Quota,
     /// How urgent its traffic is.
     pub traffic_class: TrafficClass,
+    /// How fast it may go.
+    pub rates: Rates,
 }
 
 /// Changes a tenant; what is absent stays.
@@ -57,6 +62,8 @@ pub struct UpdateTenant {
     pub quota: Option<Quota>,
     /// Replaces the class.
     pub traffic_class: Option<TrafficClass>,
+    /// Replaces all rates.
+    pub rates: Option<Rates>,
 }
 
 fn not_found(tenant: &TenantId) -> MetadataError {
@@ -79,6 +86,14 @@ fn with_quota(fingerprint: Fingerprint, quota: Option<&Quota>) -> Fingerprint {
             .with_number(Some(quota.max_open_uploads)),
         None => fingerprint.with(&[0]),
     }
+}
+
+fn with_rates(fingerprint: Fingerprint, rates: Option<&Rates>) -> Fingerprint {
+    let Some(Rates { requests_per_second, read_bytes_per_second, write_bytes_per_second }) = rates else {
+        return fingerprint.with(&[0]);
+    };
+    let each = [requests_per_second, read_bytes_per_second, write_bytes_per_second];
+    each.into_iter().fold(fingerprint.with(&[1]), |sum, rate| sum.with_number(rate.map(NonZeroU64::get)))
 }
 
 fn with_class(fingerprint: Fingerprint, class: Option<TrafficClass>) -> Fingerprint {
@@ -109,6 +124,7 @@ pub fn register(view: &dyn View, context: &Context<'_>, command: &RegisterTenant
     let tenant = &command.tenant;
     let fingerprint = Fingerprint::of("RegisterTenant").with(tenant.as_str().as_bytes());
     let fingerprint = with_class(with_quota(fingerprint, Some(&command.quota)), Some(command.traffic_class));
+    let fingerprint = with_rates(fingerprint, Some(&command.rates));
     let once = Once::new(&command.request, fingerprint);
     let first = once.recall(view, context)?.map(|object| object_id::<TokenKeyId>(&object)).transpose()?;
     if let Some(known) = read::<TenantRecord>(view, &keys::tenant(tenant))? {
@@ -120,8 +136,8 @@ pub fn register(view: &dyn View, context: &Context<'_>, command: &RegisterTenant
     check_collected(view, tenant)?;
     let usage = UsageRecord::default();
     let token = tokens::of_tenant(context.secret, tenant, TokenKeyId::generate(context.entropy));
-    let RegisterTenant { quota, traffic_class, .. } = *command;
-    let record = TenantRecord::new(context.now_ms, quota, traffic_class, token.key_id);
+    let RegisterTenant { quota, traffic_class, rates, .. } = *command;
+    let record = TenantRecord { rates, ..TenantRecord::new(context.now_ms, quota, traffic_class, token.key_id) };
     let mut batch = Batch::default();
     batch.set(keys::token(token.key_id), &row_of(context, tenant, &token, Scopes::ALL, None));
     batch.set(keys::tenant(tenant), &record);
@@ -130,14 +146,14 @@ pub fn register(view: &dyn View, context: &Context<'_>, command: &RegisterTenant
     Ok((Decision { batch, frees_space: false }, (Tenant { tenant: tenant.clone(), record, usage }, token)))
 }
 
-/// Changes a tenant's quota or class.
+/// Changes a tenant's quota, class or rates.
 ///
 /// # Errors
 /// [`MetadataError::TenantNotFound`].
 pub fn update(view: &dyn View, context: &Context<'_>, command: &UpdateTenant) -> Outcome<Tenant> {
     let fingerprint = Fingerprint::of("UpdateTenant").with(command.tenant.as_str().as_bytes());
     let fingerprint = with_class(with_quota(fingerprint, command.quota.as_ref()), command.traffic_class);
-    let once = Once::new(&command.request, fingerprint);
+    let once = Once::new(&command.request, with_rates(fingerprint, command.rates.as_ref()));
     let repeated = once.recall(view, context)?.is_some();
     let mut tenant = existing(view, &command.tenant)?;
     if repeated {
@@ -145,6 +161,7 @@ pub fn update(view: &dyn View, context: &Context<'_>, command: &UpdateTenant) ->
     }
     tenant.record.quota = command.quota.unwrap_or(tenant.record.quota);
     tenant.record.traffic_class = command.traffic_class.unwrap_or(tenant.record.traffic_class);
+    tenant.record.rates = command.rates.unwrap_or(tenant.record.rates);
     let mut batch = Batch::default();
     batch.set(keys::tenant(&command.tenant), &tenant.record);
     once.remember(&mut batch, context, &[]);
@@ -219,13 +236,12 @@ pub async fn get(engine: &dyn Engine, tenant: &TenantId) -> Result<Tenant, Metad
     Ok(Tenant { tenant: tenant.clone(), record, usage })
 }
 
-/// How urgent a tenant's traffic is.
+/// A tenant's row: how urgent its traffic is, and how fast.
 ///
 /// # Errors
 /// [`MetadataError::TenantNotFound`], and when the row cannot be read.
-pub async fn class(engine: &dyn Engine, tenant: &TenantId) -> Result<TrafficClass, MetadataError> {
-    let record: TenantRecord = load(engine, &keys::tenant(tenant)).await?.ok_or_else(|| not_found(tenant))?;
-    Ok(record.traffic_class)
+pub async fn row(engine: &dyn Engine, tenant: &TenantId) -> Result<TenantRecord, MetadataError> {
+    load(engine, &keys::tenant(tenant)).await?.ok_or_else(|| not_found(tenant))
 }
 
 /// Lists the tenants in the order of their ids.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use proto::checksum::Sha256;
 use proto::entropy::SeededEntropy;
 use proto::ids::{BlobId, ClusterId, NodeId, TenantId};
+use proto::rates::Rates;
 use proto::receipt::Receipt;
 use proto::runtime::{Clock as _, ManualClock};
 use proto::secret::SecretKey;
@@ -177,13 +178,13 @@ impl Bench {
 
     pub(super) fn register(&self, tenant: &str, quota: Quota) -> Result<Tenant, MetadataError> {
         let (tenant, traffic_class) = (tenant.parse().unwrap(), TrafficClass::Silver);
-        let command = RegisterTenant { tenant, request: admin(""), quota, traffic_class };
+        let command = RegisterTenant { tenant, request: admin(""), quota, traffic_class, rates: Rates::default() };
         self.decide(move |view, context| tenants::register(view, context, &command)).map(|(tenant, _)| tenant)
     }
 
     pub(super) fn set_quota(&self, tenant: &TenantId, quota: Quota) {
         let (tenant, request) = (tenant.clone(), admin(""));
-        let command = UpdateTenant { tenant, request, quota: Some(quota), traffic_class: None };
+        let command = UpdateTenant { tenant, request, quota: Some(quota), traffic_class: None, rates: None };
         self.decide(move |view, context| tenants::update(view, context, &command)).unwrap();
     }
 

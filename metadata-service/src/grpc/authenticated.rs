@@ -63,6 +63,9 @@ where
                     inner.call(request).await
                 }
                 Err(error) => {
+                    if let Err(too_many) = authenticator.count_failure(&error, peer) {
+                        return Ok(to_status(&too_many).into_http());
+                    }
                     let status = to_status(&error);
                     let request_id = from_status(&status).request_id;
                     let refusal = Refusal { method, key_id, reason: error.reason(), peer, request_id };

@@ -25,7 +25,9 @@ use crate::coordinator::tenants::{self, RegisterTenant, Tenant, UpdateTenant};
 use crate::coordinator::undelete::{self, UndeleteBlob};
 use crate::coordinator::upload::{self, Upload};
 use crate::error::MetadataError;
+use crate::mint::Terms;
 use crate::page_token::Listing;
+use crate::store::records::TenantRecord;
 
 impl Service {
     /// See [`tenants::register`].
@@ -86,10 +88,10 @@ impl Service {
 
     // Uploads.
 
-    /// The class of a tenant's call that asks for this one: never above the tenant's own.
-    async fn class_of(&self, tenant: &TenantId, asked: Option<TrafficClass>) -> Result<TrafficClass, MetadataError> {
-        let own = self.watch(tenants::class(self.engine(), tenant).await)?;
-        Ok(asked.map_or(own, |asked| asked.lower(own)))
+    /// The terms of a tenant's call that asks for this class: never above the tenant's own.
+    async fn terms(&self, tenant: &TenantId, asked: Option<TrafficClass>) -> Result<Terms, MetadataError> {
+        let TenantRecord { traffic_class: own, rates, .. } = self.watch(tenants::row(self.engine(), tenant).await)?;
+        Ok(Terms { class: asked.map_or(own, |asked| asked.lower(own)), rates })
     }
 
     /// See [`start::decide`]; the writes are as urgent as `asked`, at most as the tenant's traffic.
@@ -102,10 +104,10 @@ impl Service {
         asked: Option<TrafficClass>,
     ) -> Result<WritePlan, MetadataError> {
         // Before the commit: a call that fails leaves no trace.
-        let class = self.class_of(&command.tenant, asked).await?;
+        let terms = self.terms(&command.tenant, asked).await?;
         let planned = self.decide(move |view, context| start::decide(view, context, &command)).await?;
         failpoint!("start_upload.durable");
-        self.permit_writes(planned, class)
+        self.permit_writes(planned, terms)
     }
 
     /// See [`allocate::decide`]; `asked` as in [`Service::start_upload`].
@@ -118,11 +120,11 @@ impl Service {
         signed: &[Bytes],
         asked: Option<TrafficClass>,
     ) -> Result<WritePlan, MetadataError> {
-        let class = self.class_of(&command.tenant, asked).await?;
+        let terms = self.terms(&command.tenant, asked).await?;
         let command = AllocateBlocks { receipts: self.verify_receipts(signed)?, ..command };
         let planned = self.decide(move |view, context| allocate::decide(view, context, &command)).await?;
         failpoint!("allocate.durable");
-        self.permit_writes(planned, class)
+        self.permit_writes(planned, terms)
     }
 
     /// See [`commit::decide`].
@@ -188,9 +190,9 @@ impl Service {
         signed.iter().map(verify).collect()
     }
 
-    fn permit_writes(&self, planned: Planned, class: TrafficClass) -> Result<WritePlan, MetadataError> {
+    fn permit_writes(&self, planned: Planned, terms: Terms) -> Result<WritePlan, MetadataError> {
         let Planned { upload, blocks } = planned;
-        let permit = |block: PlannedBlock| Ok((self.shared.mint.writes(&upload.tenant, class, &block)?, block));
+        let permit = |block: PlannedBlock| Ok((self.shared.mint.writes(&upload.tenant, terms, &block)?, block));
         let blocks = blocks.into_iter().map(permit).map(|granted| granted.map(|(chunks, block)| (block, chunks)));
         let blocks = blocks.collect::<Result<_, MetadataError>>()?;
         Ok(WritePlan { upload, blocks })
@@ -219,8 +221,8 @@ impl Service {
     ) -> Result<ReadPlan, MetadataError> {
         let Layout { blob, blocks, next_read_offset } =
             self.watch(layout::get(self.engine(), tenant, blob, range).await)?;
-        let class = self.class_of(tenant, asked).await?;
-        let permit = |block: SealedBlock| self.shared.mint.reads(tenant, class, &block).map(|chunks| (block, chunks));
+        let terms = self.terms(tenant, asked).await?;
+        let permit = |block: SealedBlock| self.shared.mint.reads(tenant, terms, &block).map(|chunks| (block, chunks));
         let blocks = blocks.into_iter().map(permit).collect::<Result<_, _>>()?;
         Ok(ReadPlan { blob, blocks, next_read_offset })
     }

@@ -31,6 +31,7 @@ fn register(tenant: &str) -> RegisterTenant {
         request: RequestId { scope: RequestScope::Admin, id: String::new() },
         quota: Quota::default(),
         traffic_class: TrafficClass::Silver,
+        rates: proto::rates::Rates::default(),
     }
 }
 

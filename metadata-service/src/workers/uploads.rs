@@ -151,6 +151,7 @@ mod tests {
 
     use proto::checksum::Sha256;
     use proto::ids::TenantId;
+    use proto::rates::Rates;
     use proto::runtime::ManualClock;
 
     use super::*;
@@ -171,7 +172,13 @@ mod tests {
         let request = |id: String| RequestId { scope: RequestScope::Admin, id };
         let tenant: TenantId = "posts".parse().unwrap();
         let (quota, traffic_class) = (Quota::default(), TrafficClass::Silver);
-        let register = RegisterTenant { tenant: tenant.clone(), request: request(String::new()), quota, traffic_class };
+        let register = RegisterTenant {
+            tenant: tenant.clone(),
+            request: request(String::new()),
+            quota,
+            traffic_class,
+            rates: Rates::default(),
+        };
         service.register_tenant(register).await.unwrap();
         for n in 0..uploads {
             open_one(service, request(if n < with_request { n.to_string() } else { String::new() })).await;

@@ -11,6 +11,7 @@ fn register(tenant_id: &str, request_id: &str, max_bytes: Option<u64>) -> pb::Re
         request_id: request_id.to_owned(),
         quota: Some(pb::Quota { max_bytes, ..Default::default() }),
         traffic_class: pb::TrafficClass::Gold.into(),
+        rates: None,
     }
 }
 
@@ -78,4 +79,44 @@ async fn tenants_are_listed_page_by_page_and_page_tokens_cannot_be_made() {
     assert_eq!(found, ["aaa", "bbb", "ccc"]);
     let negative = pb::ListTenantsRequest { page_size: -1, page_token: String::new() };
     assert_eq!(reason(admin.list_tenants(negative).await), Reason::FieldInvalid);
+}
+
+#[tokio::test]
+async fn a_tenant_that_calls_too_often_is_told_when_to_come_back_and_holds_nobody_else_up() {
+    let world = World::new().await;
+    let (slow, other) = (world.tenant("slow").await, world.tenant("other").await);
+    let rates = pb::Rates { requests_per_second: Some(1), ..Default::default() };
+    let set =
+        |rates| pb::UpdateTenantRequest { tenant_id: "slow".to_owned(), rates: Some(rates), ..Default::default() };
+    let tenant = world.admin().update_tenant(set(rates)).await.unwrap().into_inner().tenant.unwrap();
+    assert_eq!(tenant.rates, Some(rates));
+    let request = pb::GetTenantRequest::default;
+    let mut refused = Vec::new();
+    for _ in 0..20 {
+        refused.extend(world.metadata(&slow).get_tenant(request()).await.err());
+        world.metadata(&other).get_tenant(request()).await.unwrap();
+        world.admin().get_tenant(pb::GetTenantRequest { tenant_id: "slow".to_owned() }).await.unwrap();
+    }
+    let refused = refusal::<()>(Err(refused.pop().expect("twenty calls in less than twenty seconds")));
+    assert_eq!(refused.reason, Some(Reason::RateLimited));
+    let after = refused.retry_after.unwrap();
+    assert!(!after.is_zero() && after.as_secs() <= 1, "{after:?}");
+    world.admin().update_tenant(set(pb::Rates::default())).await.unwrap();
+    for _ in 0..20 {
+        world.metadata(&slow).get_tenant(request()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn rates_with_which_nothing_would_come_to_its_end_are_refused() {
+    let world = World::new().await;
+    let none = pb::Rates::default();
+    for rates in [
+        pb::Rates { requests_per_second: Some(0), ..none },
+        pb::Rates { read_bytes_per_second: Some(262_143), ..none },
+        pb::Rates { write_bytes_per_second: Some(0), ..none },
+    ] {
+        let register = pb::RegisterTenantRequest { rates: Some(rates), ..register("posts", "", None) };
+        assert_eq!(reason(world.admin().register_tenant(register).await), Reason::FieldInvalid, "{rates:?}");
+    }
 }

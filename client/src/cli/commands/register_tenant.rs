@@ -7,10 +7,10 @@ use mini_tectonic_client::RegisteredTenant;
 use proto::pb;
 
 use crate::cli::args::TenantArg;
+use crate::cli::bounds::BoundArgs;
 use crate::cli::context::{Context, say};
 use crate::cli::credentials::{Credential, Holder, Secret};
 use crate::cli::failure::Failure;
-use crate::cli::quota::QuotaArgs;
 use crate::cli::views::TenantView;
 
 /// Register a tenant; its token is shown once, and kept for later calls (admin)
@@ -19,7 +19,7 @@ pub(crate) struct RegisterTenant {
     #[command(flatten)]
     tenant: TenantArg,
     #[command(flatten)]
-    quota: QuotaArgs,
+    bounds: BoundArgs,
 }
 
 impl RegisterTenant {
@@ -27,8 +27,8 @@ impl RegisterTenant {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let tenant = &self.tenant.tenant;
         let session = context.admin(Some(tenant))?;
-        let quota = self.quota.over(pb::Quota::default());
-        let registered = session.client.register_tenant(tenant, quota).await;
+        let (quota, rates) = (self.bounds.quota(pb::Quota::default()), self.bounds.rates(pb::Rates::default()));
+        let registered = session.client.register_tenant_with(tenant, quota, rates).await;
         let registered = registered.map_err(|error| session.failed("register-tenant", &error))?;
         let cluster_id = session.cluster_id().await;
         keep_token(context, cluster_id, Holder::Tenant(tenant), registered.token.as_str().into());

@@ -12,7 +12,7 @@ use crate::cli::output::escape;
 use crate::cli::units::{blobs_in_full, size_in_full, time_in_seconds};
 use crate::cli::views::{BlobView, TenantView};
 
-/// Show a blob; without -b, the tenant with its quota and usage
+/// Show a blob; without -b, the tenant with its quota, rates and usage
 #[derive(Debug, Args)]
 pub(crate) struct Stat {
     #[command(flatten)]
@@ -60,6 +60,7 @@ fn print_tenant(context: &Context, tenant: &pb::Tenant) -> Result<(), Failure> {
         return context.out.object(&TenantView::from(tenant));
     }
     let (usage, quota) = (tenant.usage.unwrap_or_default(), tenant.quota.unwrap_or_default());
+    let rates = tenant.rates.unwrap_or_default();
     let most = |bound: Option<String>| bound.map_or_else(|| "unlimited".to_owned(), |most| format!("at most {most}"));
     context.out.facts(&[
         ("tenant", escape(&tenant.tenant_id)),
@@ -69,6 +70,9 @@ fn print_tenant(context: &Context, tenant: &pb::Tenant) -> Result<(), Failure> {
         ("blobs", most(quota.max_blobs.map(|blobs| blobs.to_string()))),
         ("largest blob", most(quota.max_blob_bytes.map(size_in_full))),
         ("open uploads", most(quota.max_open_uploads.map(|uploads| uploads.to_string()))),
+        ("requests", most(rates.requests_per_second.map(|requests| format!("{requests} a second")))),
+        ("reads", most(rates.read_bytes_per_second.map(|bytes| format!("{} a second", size_in_full(bytes))))),
+        ("writes", most(rates.write_bytes_per_second.map(|bytes| format!("{} a second", size_in_full(bytes))))),
         ("used", blobs_in_full(usage.used_blobs, usage.used_bytes)),
         (
             "reserved",

@@ -1,6 +1,7 @@
 //! Tenants and their tokens.
 
 use proto::error::{Classify as _, Reason};
+use proto::rates::Rates;
 use proto::token::{Token, TokenKind};
 
 use super::*;
@@ -10,7 +11,7 @@ const UNLIMITED: Quota = Quota::UNLIMITED;
 
 fn register(bench: &Bench, request_id: &str, quota: Quota) -> Result<(Tenant, Token), MetadataError> {
     let (tenant, traffic_class) = ("posts".parse().unwrap(), TrafficClass::Gold);
-    let command = RegisterTenant { tenant, request: admin(request_id), quota, traffic_class };
+    let command = RegisterTenant { tenant, request: admin(request_id), quota, traffic_class, rates: Rates::default() };
     bench.decide(move |view, context| tenants::register(view, context, &command))
 }
 
@@ -84,7 +85,8 @@ fn an_update_changes_what_it_names_and_a_repeat_changes_nothing() {
     let (tenant, _) =
         register(&bench, "", Quota { max_bytes: Some(7), max_blobs: Some(3), ..Quota::UNLIMITED }).unwrap();
     let update = |request: &str, quota: Option<Quota>, traffic_class: Option<TrafficClass>| {
-        let command = UpdateTenant { tenant: tenant.tenant.clone(), request: admin(request), quota, traffic_class };
+        let command =
+            UpdateTenant { tenant: tenant.tenant.clone(), request: admin(request), quota, traffic_class, rates: None };
         bench.decide(move |view, context| tenants::update(view, context, &command))
     };
     let changed = update("u", None, Some(TrafficClass::Bronze)).unwrap();

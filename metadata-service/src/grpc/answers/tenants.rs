@@ -1,6 +1,9 @@
 //! Tenants.
 
+use std::num::NonZeroU64;
+
 use proto::pb;
+use proto::rates::Rates;
 use proto::token::Token;
 
 use super::{FromAnswer, timestamp, usage};
@@ -17,7 +20,16 @@ impl From<Tenant> for pb::Tenant {
             quota: Some(pb::Quota { max_bytes, max_blobs, max_blob_bytes, max_open_uploads }),
             usage: Some(usage(held)),
             traffic_class: pb::TrafficClass::from(record.traffic_class).into(),
+            rates: Some(rates(record.rates)),
         }
+    }
+}
+
+fn rates(Rates { requests_per_second, read_bytes_per_second, write_bytes_per_second }: Rates) -> pb::Rates {
+    pb::Rates {
+        requests_per_second: requests_per_second.map(NonZeroU64::get),
+        read_bytes_per_second: read_bytes_per_second.map(NonZeroU64::get),
+        write_bytes_per_second: write_bytes_per_second.map(NonZeroU64::get),
     }
 }
 

@@ -1,8 +1,11 @@
 //! Calls about tenants.
 
+use std::num::NonZeroU64;
+
 use proto::ids::TenantId;
 use proto::limits::OPEN_UPLOADS_PER_TENANT;
 use proto::pb;
+use proto::rates::{BYTES_PER_SECOND_MIN, Rates};
 
 use super::Call;
 use super::fields::{request, tenant, traffic_class};
@@ -25,6 +28,23 @@ fn quota(quota: pb::Quota) -> Quota {
     Quota { max_bytes, max_blobs, max_blob_bytes, max_open_uploads }
 }
 
+fn rates(rates: pb::Rates) -> Result<Rates, MetadataError> {
+    let pb::Rates { requests_per_second, read_bytes_per_second, write_bytes_per_second } = rates;
+    Ok(Rates {
+        requests_per_second: rate("rates.requests_per_second", requests_per_second, 1)?,
+        read_bytes_per_second: rate("rates.read_bytes_per_second", read_bytes_per_second, BYTES_PER_SECOND_MIN)?,
+        write_bytes_per_second: rate("rates.write_bytes_per_second", write_bytes_per_second, BYTES_PER_SECOND_MIN)?,
+    })
+}
+
+/// A rate that is not so low that nothing would come to its end.
+fn rate(field: &'static str, rate: Option<u64>, least: u64) -> Result<Option<NonZeroU64>, MetadataError> {
+    match rate {
+        Some(rate) if rate < least => Err(MetadataError::field(field, format!("must be at least {least}"))),
+        Some(_) | None => Ok(rate.and_then(NonZeroU64::new)),
+    }
+}
+
 impl TryFrom<Call<pb::RegisterTenantRequest>> for RegisterTenant {
     type Error = MetadataError;
     fn try_from(Call { caller, message }: Call<pb::RegisterTenantRequest>) -> Result<Self, MetadataError> {
@@ -33,6 +53,7 @@ impl TryFrom<Call<pb::RegisterTenantRequest>> for RegisterTenant {
             request: request(&caller, message.request_id)?,
             quota: message.quota.map(quota).unwrap_or_default(),
             traffic_class: traffic_class(message.traffic_class)?.unwrap_or_default(),
+            rates: message.rates.map(rates).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -59,6 +80,7 @@ impl TryFrom<Call<pb::UpdateTenantRequest>> for UpdateTenant {
             request: request(&caller, message.request_id)?,
             quota: message.quota.map(quota),
             traffic_class: traffic_class(message.traffic_class)?,
+            rates: message.rates.map(rates).transpose()?,
         })
     }
 }

@@ -1,7 +1,10 @@
 //! Tenants, what they hold, and the requests they made.
 
+use std::num::NonZeroU64;
+
 use proto::checksum::Sha256;
 use proto::limits::{OPEN_UPLOADS_PER_TENANT, TENANT_TOKENS_MAX};
+use proto::rates::Rates;
 use proto::token::TokenKeyId;
 pub use proto::traffic::TrafficClass;
 
@@ -41,6 +44,8 @@ pub struct TenantRecord {
     pub quota: Quota,
     /// How urgent its traffic is.
     pub traffic_class: TrafficClass,
+    /// How fast it may go.
+    pub rates: Rates,
     /// Its newest main token. Whether it is valid, its own row says: it may have been revoked.
     pub token: TokenKeyId,
     /// The main token before.
@@ -55,7 +60,8 @@ pub const MORE_TOKENS_MAX: usize = TENANT_TOKENS_MAX - 2;
 impl TenantRecord {
     /// A tenant with its first token.
     pub fn new(create_ms: u64, quota: Quota, traffic_class: TrafficClass, token: TokenKeyId) -> Self {
-        Self { create_ms, quota, traffic_class, token, previous_token: None, more_tokens: Vec::new() }
+        let rates = Rates::default();
+        Self { create_ms, quota, traffic_class, rates, token, previous_token: None, more_tokens: Vec::new() }
     }
 
     /// The tokens that it may have, the main ones first.
@@ -94,6 +100,12 @@ pub struct TenantRaw {
     max_blob_bytes: Option<u64>,
     #[prost(uint64, optional, tag = "8")]
     max_open_uploads: Option<u64>,
+    #[prost(uint64, tag = "9")]
+    requests_per_second: u64,
+    #[prost(uint64, tag = "10")]
+    read_bytes_per_second: u64,
+    #[prost(uint64, tag = "11")]
+    write_bytes_per_second: u64,
     #[prost(bytes = "vec", repeated, tag = "20")]
     more_tokens: Vec<Vec<u8>>,
 }
@@ -114,6 +126,9 @@ impl Record for TenantRecord {
             max_blobs: self.quota.max_blobs,
             max_blob_bytes: self.quota.max_blob_bytes,
             max_open_uploads: Some(self.quota.max_open_uploads),
+            requests_per_second: self.rates.requests_per_second.map_or(0, NonZeroU64::get),
+            read_bytes_per_second: self.rates.read_bytes_per_second.map_or(0, NonZeroU64::get),
+            write_bytes_per_second: self.rates.write_bytes_per_second.map_or(0, NonZeroU64::get),
             traffic_class,
             token: self.token.as_bytes().to_vec(),
             previous_token: self.previous_token.map(|token| token.as_bytes().to_vec()),
@@ -139,6 +154,11 @@ impl Record for TenantRecord {
             create_ms: raw.create_ms,
             quota,
             traffic_class,
+            rates: Rates {
+                requests_per_second: NonZeroU64::new(raw.requests_per_second),
+                read_bytes_per_second: NonZeroU64::new(raw.read_bytes_per_second),
+                write_bytes_per_second: NonZeroU64::new(raw.write_bytes_per_second),
+            },
             token: TokenKeyId::try_from(raw.token.as_slice()).ok()?,
             previous_token: raw.previous_token.as_deref().map(TokenKeyId::try_from).transpose().ok()?,
             more_tokens: raw

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use proptest::prelude::*;
 use proto::capability::{ChunkBinding, ReadClaims};
@@ -6,6 +7,7 @@ use proto::checksum::Sha256;
 use proto::entropy::SeededEntropy;
 use proto::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId, TenantId};
 use proto::limits;
+use proto::rates::Rates;
 use proto::token::TokenKeyId;
 
 use super::*;
@@ -147,7 +149,9 @@ fn every_record_reads_as_written_and_no_damaged_one_is_read() {
     for traffic_class in [TrafficClass::Gold, TrafficClass::Silver, TrafficClass::Bronze] {
         let quota = Quota { max_bytes: Some(0), max_blobs: None, max_blob_bytes: Some(1), max_open_uploads: 0 };
         let tenant = TenantRecord::new(1, quota, traffic_class, key_id);
-        keeps(&TenantRecord { previous_token: Some(key_id), more_tokens: vec![key_id; 14], ..tenant });
+        let bytes = NonZeroU64::new(u64::MAX);
+        let rates = Rates { requests_per_second: NonZeroU64::new(1), read_bytes_per_second: bytes, ..Rates::default() };
+        keeps(&TenantRecord { previous_token: Some(key_id), more_tokens: vec![key_id; 14], rates, ..tenant });
     }
     for holder in [
         Holder::Admin,

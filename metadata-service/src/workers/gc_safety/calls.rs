@@ -277,7 +277,7 @@ impl World {
     async fn quota(&self, max_bytes: u64) {
         let quota = Some(Quota { max_bytes: Some(max_bytes), ..Quota::UNLIMITED });
         let request = RequestId { scope: RequestScope::Admin, id: String::new() };
-        let command = UpdateTenant { tenant: self.tenant.clone(), request, quota, traffic_class: None };
+        let command = UpdateTenant { tenant: self.tenant.clone(), request, quota, traffic_class: None, rates: None };
         self.service.update_tenant(command).await.unwrap();
     }
 }

@@ -141,6 +141,7 @@ impl World {
             request: RequestId { scope: RequestScope::Admin, id: String::new() },
             quota: Quota::default(),
             traffic_class: TrafficClass::Silver,
+            rates: proto::rates::Rates::default(),
         };
         service.register_tenant(register).await.unwrap();
         let (done, latest_ms) = (Figures { schedules: 1, ..Figures::default() }, clock.now_ms());

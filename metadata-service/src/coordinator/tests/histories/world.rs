@@ -333,6 +333,7 @@ impl World {
             request: admin(""),
             quota: Some(quota),
             traffic_class: None,
+            rates: None,
         };
         let answer = self.bench.decide(move |view, context| tenants::update(view, context, &command));
         let Some(((), answer)) = self.agree("update tenant", said, answer) else { return };

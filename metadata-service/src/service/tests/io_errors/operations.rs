@@ -147,7 +147,10 @@ pub(super) const OPERATIONS: [Operation; 40] = [
         run: |s| {
             Box::pin(async move {
                 let (tenant, request, quota) = (s.tenant.clone(), request("freeing"), Some(Quota::default()));
-                s.service.update_tenant(UpdateTenant { tenant, request, quota, traffic_class: None }).await.map(drop)
+                s.service
+                    .update_tenant(UpdateTenant { tenant, request, quota, traffic_class: None, rates: None })
+                    .await
+                    .map(drop)
             })
         },
     },

@@ -8,6 +8,7 @@ use proto::checksum::Sha256;
 use proto::entropy::SeededEntropy;
 use proto::error::{Classify as _, Reason};
 use proto::ids::{BlobId, ChunkId, ClusterId, NodeId, TenantId};
+use proto::rates::Rates;
 use proto::receipt::{self, Receipt};
 use proto::runtime::ManualClock;
 use proto::token::TokenKeyId;
@@ -71,7 +72,13 @@ pub(super) fn request(id: &str) -> RequestId {
 
 pub(super) fn registration(tenant: &TenantId) -> RegisterTenant {
     let request = RequestId { scope: RequestScope::Admin, id: String::new() };
-    RegisterTenant { tenant: tenant.clone(), request, quota: Quota::default(), traffic_class: TrafficClass::Silver }
+    RegisterTenant {
+        tenant: tenant.clone(),
+        request,
+        quota: Quota::default(),
+        traffic_class: TrafficClass::Silver,
+        rates: Rates::default(),
+    }
 }
 
 pub(super) fn upload(declared_bytes: u64, id: &str) -> StartUpload {
@@ -117,7 +124,7 @@ impl Stage {
         clock.advance(HOUR + HOUR / 2);
         let open = service.start_upload(upload(7, "open"), None).await.unwrap();
         let quota = Some(Quota { max_bytes: Some(230), ..Quota::UNLIMITED });
-        let command = UpdateTenant { tenant: posts(), request: request(""), quota, traffic_class: None };
+        let command = UpdateTenant { tenant: posts(), request: request(""), quota, traffic_class: None, rates: None };
         service.update_tenant(command).await.unwrap();
         let (blocks, chunks) = take_one_apart(&service).await;
         let (receipts, open) = (receipts(&service, &open), open.upload.blob);
