@@ -3,6 +3,7 @@
 
 mod accept;
 mod admission;
+mod chatter;
 mod connection;
 mod limits;
 mod request;

@@ -179,6 +179,7 @@ impl Field {
             self.before = measure_honest(&self.honest, BEFORE).await?;
         }
         self.peaks.take();
+        self.honest.forget_times();
         let began = Instant::now();
         let seen = self.attacker.run(attack).await?;
         let lasted = began.elapsed();

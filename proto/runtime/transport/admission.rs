@@ -18,7 +18,7 @@ use super::limits::TransportLimits;
 
 /// One place in so many is kept for addresses that hold few.
 const KEPT_PLACES: usize = 4;
-/// One in so many of what an address may hold is few.
+/// One in so many of what an address may hold, and of the places kept, is few.
 const FEW: usize = 16;
 /// One in so many of the process's descriptors may be a connection of one listener: files and the engine need the rest.
 const DESCRIPTORS: u64 = 4;
@@ -148,7 +148,7 @@ impl Gate {
         if taken < self.connections_max - kept {
             self.limits.connections_per_address
         } else {
-            (self.limits.connections_per_address / FEW).max(1)
+            (self.limits.connections_per_address.min(kept) / FEW).max(1)
         }
     }
 
@@ -222,6 +222,16 @@ mod tests {
         drop((greedy, modest));
         assert_eq!(gate.counts().open, 0);
         assert!(gate.open().by_address.is_empty());
+    }
+
+    /// With few descriptors there are few places, of which one address once took all that were kept for others.
+    #[test]
+    fn of_few_kept_places_few_are_few() {
+        let gate = gate(128, 1_200);
+        let greedy: Vec<_> = (0..96).map(|_| gate.admit(address(1)).unwrap()).collect();
+        let modest = [gate.admit(address(2)), gate.admit(address(2))].map(Result::unwrap);
+        assert_eq!(gate.admit(address(2)).unwrap_err(), Refusal::Address);
+        drop((greedy, modest));
     }
 
     #[test]

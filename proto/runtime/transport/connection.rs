@@ -15,7 +15,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -23,12 +23,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::admission::{Counters, Gate, Place};
+use super::chatter::Chatter;
 
 /// An accepted connection.
 pub(super) struct Connection {
     stream: TcpStream,
     info: ConnectionInfo,
     watch: Watch,
+    chatter: Chatter,
     /// Given back when the connection is closed.
     _place: Place,
 }
@@ -82,7 +84,7 @@ impl Connection {
             }
         });
         let info = ConnectionInfo { tcp: stream.connect_info(), gate, requested: Arc::default() };
-        Self { stream, info, watch: Watch::Waiting(overdue), _place: place }
+        Self { stream, info, watch: Watch::Waiting(overdue), chatter: Chatter::default(), _place: place }
     }
 
     /// Fails when the first request is overdue.
@@ -124,7 +126,9 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        Poll::Ready(self.chatter.hear(buf.filled().get(before..).unwrap_or_default()))
     }
 }
 

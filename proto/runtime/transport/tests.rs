@@ -2,7 +2,7 @@
 
 mod connections;
 mod http2;
-mod raw;
+pub(super) mod raw;
 mod requests;
 
 use std::time::Duration;

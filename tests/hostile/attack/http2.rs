@@ -103,22 +103,22 @@ pub(super) async fn header_bomb(target: &Target) -> Result<String> {
     Ok(seen.to_string())
 }
 
-/// Frames that ask for an answer each: read, and not read.
+/// Frames that demand an answer each and bring nothing: some are answered, and with more of them the connection ends.
 async fn demanding(target: &Target, demand: Vec<u8>) -> Result<String> {
-    let block = demand.repeat(4_096);
-    let block = &block;
+    let (few, many) = (demand.repeat(50), demand.repeat(4_096));
+    let (few, many) = (&few, &many);
     let seen = everywhere(target, async |from, to| {
         let Ok(mut raw) = Raw::connect(from, to).await else { return Ok(Seen::default()) };
-        let blocks = (0..64).map(|_| block.clone());
-        let first = std::iter::once([greeting(), health_check(1)].concat());
-        let seen = raw.exchange(first.chain(blocks), target.lasts, |_seen| false).await;
+        let first = [greeting(), health_check(1), few.clone()].concat();
+        let mut seen = raw.exchange(std::iter::once(first), LONGEST, |seen| seen.acknowledged >= 50).await;
         // From here on nothing is read.
-        let taken = raw.push(block, Duration::from_millis(500)).await;
-        ensure!(taken < TAKEN_MAX, "{taken} bytes were taken from a peer that reads nothing");
-        Ok(seen)
+        seen.sent += raw.push(many, LONGEST).await;
+        ensure!(seen.sent < TAKEN_MAX, "{} bytes were taken from a peer that reads nothing", seen.sent);
+        ensure!(raw.end(LONGEST).await.is_some(), "it may go on for ever: {seen}");
+        Ok(Seen { ended: 1, ..seen })
     })
     .await?;
-    ensure!(seen.acknowledged > 0 || seen.is_calmed(), "nothing was answered: {seen}");
+    ensure!(seen.acknowledged > 0 && seen.ended > 0, "nothing was answered, or nobody cut off: {seen}");
     Ok(seen.to_string())
 }
 

@@ -68,6 +68,23 @@ async fn a_peer_that_resets_what_it_opens_too_fast_is_sent_away() {
     assert!(served.answers([127, 0, 0, 1]).await);
 }
 
+/// Eight connections that sent pings as fast as they were answered once made everybody else wait five times as long.
+#[tokio::test]
+async fn a_peer_that_does_nothing_but_demand_answers_is_cut_off() {
+    let served = serve_with(patient()).await;
+    for kind in [PING, SETTINGS] {
+        let payload: &[u8] = if kind == PING { &[7; 8] } else { &[] };
+        let demands = Frame::new(kind, 0, 0, payload).bytes().repeat(100);
+        let mut raw = Raw::greeted(served.address).await;
+        raw.send(&demands).await;
+        raw.send(&[health_check(1), Frame::new(DATA, END_STREAM, 1, [0; 5]).bytes()].concat()).await;
+        assert!(timeout(DEADLINE, raw.next_of(DATA)).await.unwrap().is_some(), "a hundred are no flood");
+        let flood = async { while tokio::io::AsyncWriteExt::write_all(&mut raw.0, &demands).await.is_ok() {} };
+        timeout(DEADLINE, flood).await.unwrap();
+    }
+    assert!(served.answers([127, 0, 0, 1]).await);
+}
+
 #[tokio::test]
 async fn a_header_list_of_more_than_8_kib_reaches_no_service() {
     let served = serve_with(patient()).await;

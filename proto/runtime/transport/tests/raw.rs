@@ -5,55 +5,55 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const RESET: u8 = 3;
-pub(super) const SETTINGS: u8 = 4;
-pub(super) const PING: u8 = 6;
-pub(super) const GO_AWAY: u8 = 7;
-pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(in super::super) const DATA: u8 = 0;
+pub(in super::super) const HEADERS: u8 = 1;
+pub(in super::super) const RESET: u8 = 3;
+pub(in super::super) const SETTINGS: u8 = 4;
+pub(in super::super) const PING: u8 = 6;
+pub(in super::super) const GO_AWAY: u8 = 7;
+pub(in super::super) const WINDOW_UPDATE: u8 = 8;
 
-pub(super) const END_STREAM: u8 = 1;
-pub(super) const END_HEADERS: u8 = 4;
+pub(in super::super) const END_STREAM: u8 = 1;
+pub(in super::super) const END_HEADERS: u8 = 4;
 
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(in super::super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A frame as it is on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) stream: u32,
-    pub(super) payload: Vec<u8>,
+pub(in super::super) struct Frame {
+    pub(in super::super) kind: u8,
+    pub(in super::super) flags: u8,
+    pub(in super::super) stream: u32,
+    pub(in super::super) payload: Vec<u8>,
 }
 
 impl Frame {
-    pub(super) fn new(kind: u8, flags: u8, stream: u32, payload: impl Into<Vec<u8>>) -> Self {
+    pub(in super::super) fn new(kind: u8, flags: u8, stream: u32, payload: impl Into<Vec<u8>>) -> Self {
         Self { kind, flags, stream, payload: payload.into() }
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(in super::super) fn bytes(&self) -> Vec<u8> {
         let length = u32::try_from(self.payload.len()).unwrap().to_be_bytes();
         let head = [&length[1..], &[self.kind, self.flags], &self.stream.to_be_bytes()].concat();
         [head, self.payload.clone()].concat()
     }
 
     /// The 32-bit number at this place of the payload.
-    pub(super) fn number(&self, at: usize) -> u32 {
+    pub(in super::super) fn number(&self, at: usize) -> u32 {
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
 }
 
 /// A connection of somebody.
-pub(super) struct Raw(pub(super) TcpStream);
+pub(in super::super) struct Raw(pub(in super::super) TcpStream);
 
 impl Raw {
-    pub(super) async fn connect(from: [u8; 4], to: SocketAddr) -> Self {
+    pub(in super::super) async fn connect(from: [u8; 4], to: SocketAddr) -> Self {
         Self::try_connect(from, to).await.unwrap()
     }
 
     /// Who is turned away may be gone before it knows that it was connected.
-    pub(super) async fn try_connect(from: [u8; 4], to: SocketAddr) -> std::io::Result<Self> {
+    pub(in super::super) async fn try_connect(from: [u8; 4], to: SocketAddr) -> std::io::Result<Self> {
         let socket = TcpSocket::new_v4().unwrap();
         // Who does not read shall soon be in the way of who writes.
         socket.set_recv_buffer_size(4096).unwrap();
@@ -62,18 +62,18 @@ impl Raw {
     }
 
     /// A connection over which frames may be sent.
-    pub(super) async fn greeted(to: SocketAddr) -> Self {
+    pub(in super::super) async fn greeted(to: SocketAddr) -> Self {
         let mut raw = Self::connect([127, 0, 0, 1], to).await;
         raw.send(&[PREFACE, &Frame::new(SETTINGS, 0, 0, []).bytes()].concat()).await;
         raw
     }
 
-    pub(super) async fn send(&mut self, bytes: &[u8]) {
+    pub(in super::super) async fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.unwrap();
     }
 
     /// The next frame, or `None` when the connection has ended, in whatever way.
-    pub(super) async fn frame(&mut self) -> Option<Frame> {
+    pub(in super::super) async fn frame(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).await.ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -84,7 +84,7 @@ impl Raw {
     }
 
     /// The next frame of this kind that is no acknowledgement; those before it are dropped.
-    pub(super) async fn next_of(&mut self, kind: u8) -> Option<Frame> {
+    pub(in super::super) async fn next_of(&mut self, kind: u8) -> Option<Frame> {
         loop {
             let frame = self.frame().await?;
             let acknowledges = matches!(kind, SETTINGS | PING) && frame.flags & 1 == 1;
@@ -95,7 +95,7 @@ impl Raw {
     }
 
     /// Reads until the connection has ended.
-    pub(super) async fn ended(&mut self) {
+    pub(in super::super) async fn ended(&mut self) {
         while self.frame().await.is_some() {}
     }
 }
@@ -107,7 +107,7 @@ fn header_block(headers: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// The headers of a health check, which a message has to follow.
-pub(super) fn health_check(stream: u32) -> Vec<u8> {
+pub(in super::super) fn health_check(stream: u32) -> Vec<u8> {
     let block = header_block(&[
         (":method", "POST"),
         (":scheme", "http"),
