@@ -16,6 +16,7 @@
 
 mod capabilities;
 mod chunks;
+mod forgeries;
 mod methods;
 mod site;
 mod spec;
