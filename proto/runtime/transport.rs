@@ -7,6 +7,7 @@ mod chatter;
 mod connection;
 mod limits;
 mod request;
+mod untaken;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 
 pub use self::admission::{ConnectionCounts, Gate};
 pub use self::limits::TransportLimits;
+use self::untaken::AnswerLayer;
 use crate::error::{Classify, Details, Reason};
 use crate::limits::{
     HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES, HTTP2_HEADER_LIST_BYTES, HTTP2_KEEPALIVE_INTERVAL,
@@ -35,7 +37,8 @@ use crate::status::to_status;
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 type Explain = Stack<MapResponseLayer<fn(Response) -> Response>, Identity>;
-type Layers = Stack<MapRequestLayer<fn(Request) -> Request>, Explain>;
+type Receive = Stack<MapRequestLayer<fn(Request) -> Request>, Explain>;
+type Layers = Stack<AnswerLayer, Receive>;
 /// A server with services on it.
 pub type Router = tonic::transport::server::Router<Layers>;
 
@@ -46,6 +49,7 @@ pub fn server() -> Server<Layers> {
     Server::builder()
         .layer(MapResponseLayer::new(explain))
         .layer(MapRequestLayer::new(receive))
+        .layer(AnswerLayer)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
         .max_frame_size(HTTP2_FRAME_BYTES)

@@ -35,6 +35,8 @@ pub(crate) struct Times {
     pub(crate) request_within: Duration,
     /// For a stream that makes no progress.
     pub(crate) stream_stall: Duration,
+    /// For an answer that the client does not take.
+    pub(crate) answer_taken: Duration,
     /// Between two bytes of whoever is slow.
     pub(crate) drip: Duration,
 }
@@ -46,12 +48,14 @@ impl Times {
         if long {
             let drip = seconds(1);
             let (request_within, stall) = (seconds(60), seconds(15));
-            let (first_request, per_address) = (seconds(10), None);
-            Self { per_address, first_request, request_stall: stall, request_within, stream_stall: stall, drip }
+            let (first_request, per_address, answer_taken) = (seconds(10), None, seconds(60));
+            let (request_stall, stream_stall) = (stall, stall);
+            Self { per_address, first_request, request_stall, request_within, stream_stall, answer_taken, drip }
         } else {
             let (short, drip) = (seconds(2), Duration::from_millis(200));
             let (first_request, request_stall, request_within, stream_stall) = (short, short, short, short);
-            Self { per_address: Some(300), first_request, request_stall, request_within, stream_stall, drip }
+            let (per_address, answer_taken) = (Some(300), seconds(5));
+            Self { per_address, first_request, request_stall, request_within, stream_stall, answer_taken, drip }
         }
     }
 
@@ -61,6 +65,7 @@ impl Times {
             flag("first-request-within", self.first_request),
             flag("request-stall", self.request_stall),
             flag("request-within", self.request_within),
+            flag("answer-taken-within", self.answer_taken),
         ];
         flags.extend(self.per_address.map(|count| format!("--connections-per-address={count}")));
         flags.extend(stream.then(|| flag("stream-stall", self.stream_stall)));

@@ -24,6 +24,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::admission::{Counters, Gate, Place};
 use super::chatter::Chatter;
+use super::untaken::{Answers, Patrol};
 
 /// An accepted connection.
 pub(super) struct Connection {
@@ -31,6 +32,7 @@ pub(super) struct Connection {
     info: ConnectionInfo,
     watch: Watch,
     chatter: Chatter,
+    patrol: Patrol,
     /// Given back when the connection is closed.
     _place: Place,
 }
@@ -41,6 +43,7 @@ pub(super) struct ConnectionInfo {
     pub(super) tcp: TcpConnectInfo,
     pub(super) gate: Arc<Gate>,
     requested: Arc<AtomicBool>,
+    pub(super) answers: Arc<Answers>,
 }
 
 enum Watch {
@@ -56,12 +59,14 @@ enum Watch {
 enum Overdue {
     Silent,
     Stopped,
+    Untaken,
 }
 
 impl Overdue {
     fn error(self) -> io::Error {
         match self {
             Self::Silent => io::Error::new(io::ErrorKind::TimedOut, "no request came in time"),
+            Self::Untaken => io::Error::new(io::ErrorKind::TimedOut, "an answer was not taken in time"),
             Self::Stopped => io::Error::new(io::ErrorKind::ConnectionAborted, "the service stops"),
         }
     }
@@ -83,12 +88,17 @@ impl Connection {
                 () = stop.cancelled() => Overdue::Stopped,
             }
         });
-        let info = ConnectionInfo { tcp: stream.connect_info(), gate, requested: Arc::default() };
-        Self { stream, info, watch: Watch::Waiting(overdue), chatter: Chatter::default(), _place: place }
+        let info =
+            ConnectionInfo { tcp: stream.connect_info(), gate, requested: Arc::default(), answers: Arc::default() };
+        let patrol = Patrol::new(Arc::clone(&info.answers), info.gate.limits().answer_taken_within);
+        Self { stream, info, watch: Watch::Waiting(overdue), chatter: Chatter::default(), patrol, _place: place }
     }
 
-    /// Fails when the first request is overdue.
+    /// Fails when the first request is overdue, or the client does not take an answer.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.patrol.poll(cx).is_ready() {
+            self.watch = Watch::Over(Overdue::Untaken);
+        }
         let overdue = match &mut self.watch {
             Watch::Done => return Ok(()),
             Watch::Over(overdue) => return Err(overdue.error()),

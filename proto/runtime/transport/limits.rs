@@ -27,6 +27,9 @@ pub struct TransportLimits {
     /// A request of one message that is not complete after this long is refused
     #[arg(long, env = "MINI_TECTONIC_REQUEST_WITHIN", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1m")]
     pub request_within: Duration,
+    /// A connection whose client does not take an answer for this long is closed
+    #[arg(long, env = "MINI_TECTONIC_ANSWER_TAKEN_WITHIN", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1m")]
+    pub answer_taken_within: Duration,
 }
 
 impl Default for TransportLimits {
@@ -37,6 +40,7 @@ impl Default for TransportLimits {
             first_request_within: limits::FIRST_REQUEST_WITHIN,
             request_stall: limits::STREAM_STALL,
             request_within: limits::REQUEST_WITHIN,
+            answer_taken_within: limits::ANSWER_TAKEN_WITHIN,
         }
     }
 }
@@ -50,11 +54,11 @@ impl TransportLimits {
         if self.connections_max == 0 || self.connections_per_address == 0 {
             return Err("--connections-max and --connections-per-address must be at least 1");
         }
-        let times = [self.first_request_within, self.request_stall, self.request_within];
+        let times = [self.first_request_within, self.request_stall, self.request_within, self.answer_taken_within];
         if times.iter().any(|time| time.is_zero() || *time > YEAR) {
             return Err(
-                "--first-request-within, --request-stall and --request-within must be more than nothing and at \
-                        most a year",
+                "--first-request-within, --request-stall, --request-within and --answer-taken-within must be more than \
+                 nothing and at most a year",
             );
         }
         Ok(())

@@ -29,7 +29,13 @@ struct Served {
 
 /// Limits that no test reaches by accident.
 fn patient() -> TransportLimits {
-    TransportLimits { first_request_within: DAY, request_stall: DAY, request_within: DAY, ..TransportLimits::default() }
+    TransportLimits {
+        first_request_within: DAY,
+        request_stall: DAY,
+        request_within: DAY,
+        answer_taken_within: DAY,
+        ..TransportLimits::default()
+    }
 }
 
 async fn serve_with(limits: TransportLimits) -> Served {

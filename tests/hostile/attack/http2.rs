@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
+use prost::Message as _;
+use proto::pb;
 use tokio::time::Instant;
 
 use super::Target;
+use super::call::prefixed;
 use super::wire::{
-    ADDRESSES, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RESET, Raw, SETTINGS, Seen, address,
-    call_headers, frame, greeting, header, health_check, open_call, stream_id,
+    ADDRESSES, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RESET, Raw, SETTINGS, Seen,
+    address, call_headers, frame, greeting, header, health_check, open_call, stream_id,
 };
 
 /// How long one connection of a flood may last.
@@ -132,6 +135,35 @@ pub(super) async fn settings(target: &Target) -> Result<String> {
     // The window of a stream, now one and now the other.
     let [one, other] = [[0, 4, 0, 1, 0, 0], [0, 4, 0, 2, 0, 0]].map(|entry| frame(SETTINGS, 0, 0, &entry));
     demanding(target, [one, other].concat()).await
+}
+
+/// Readers who grant their answers no window and are otherwise well and alive: chunks, and listings. A stream's own timers
+/// cannot end what nobody asks for, so the connection ends.
+pub(super) async fn deaf(target: &Target) -> Result<String> {
+    const STREAMS: u32 = 32;
+    let plan = target.plan_read().await?;
+    let chunk = pb::ReadChunkRequest { chunk_id: plan.chunk.clone(), ..Default::default() }.encode_to_vec();
+    let chunk = ("/minitectonic.v1.ChunkService/ReadChunk", target.chunk, plan.capability.as_str(), chunk);
+    let page = pb::ListBlobsRequest { page_size: 1_000, ..Default::default() }.encode_to_vec();
+    let page = ("/minitectonic.v1.MetadataService/ListBlobs", target.metadata, target.token.as_str(), page);
+    let within = target.times.answer_taken * 2 + LONGEST;
+    let cases = [chunk, page];
+    let each = cases.iter().cycle().take(usize::from(ADDRESSES)).enumerate().map(async |(number, case)| {
+        let (path, to, credential, message) = case;
+        let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let mut asked = [PREFACE, &no_window].concat();
+        for stream in (0..STREAMS).map(stream_id) {
+            asked.extend(open_call(stream, path, Some(credential)));
+            asked.extend(frame(DATA, END_STREAM, stream, &prefixed(message)));
+        }
+        let mut raw = Raw::connect(address(number), *to).await?;
+        raw.send(&asked).await?;
+        let seen = raw.watch(within, |_seen| false).await;
+        ensure!(seen.ended == 1 && seen.answers > 0, "its answers wait for ever: {seen}");
+        anyhow::Ok(seen)
+    });
+    let seen = try_join_all(each).await?.into_iter().fold(Seen::default(), Seen::and);
+    Ok(seen.to_string())
 }
 
 /// Frames without a byte, in a call that waits for some: a million.
