@@ -89,7 +89,7 @@ impl Heartbeat {
         let (pulse, order) = self.link.heartbeat(&self.presence, space, reason, work.as_ref(), &loads).await?;
         self.node.time.set(pulse.server_ms, sent);
         if let (Some(scrub), Some(order)) = (&self.scrub, order) {
-            scrub.obey(order.paused, order.pace_per_second, order.run_count);
+            scrub.obey(order);
         }
         self.interval = pulse.interval.unwrap_or(HEARTBEAT_INTERVAL).clamp(INTERVAL_MIN, INTERVAL_MAX);
         Ok(())

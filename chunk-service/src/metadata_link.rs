@@ -56,6 +56,8 @@ pub(crate) struct ScrubOrder {
     pub(crate) pace_per_second: Option<u64>,
     /// Grows with each run that an operator asks for.
     pub(crate) run_count: u64,
+    /// When the last of them was asked for, by the metadata service's clock, in milliseconds since 1970.
+    pub(crate) run_ms: Option<u64>,
 }
 
 /// What the metadata service says of the time.
@@ -186,6 +188,7 @@ impl MetadataLink {
             paused: settings.paused,
             pace_per_second: settings.pace_per_second,
             run_count: settings.run_count,
+            run_ms: settings.run_time.as_ref().and_then(milliseconds),
         });
         Ok((pulse, order))
     }
@@ -285,6 +288,11 @@ fn timestamp(ms: u64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds: i64::try_from(ms / 1000).ok()?, nanos })
 }
 
+fn milliseconds(time: &prost_types::Timestamp) -> Option<u64> {
+    let seconds = u64::try_from(time.seconds).ok()?.checked_mul(1000)?;
+    seconds.checked_add(u64::try_from(time.nanos).ok()? / 1_000_000)
+}
+
 fn with_token<T>(message: T, token: Option<&Token>) -> Result<Request<T>, LinkError> {
     let token = token.ok_or(LinkError::Nonsense("the node has no token yet"))?;
     let bearer = zeroize::Zeroizing::new(format!("Bearer {}", token.expose().as_str()));
@@ -297,11 +305,7 @@ fn with_token<T>(message: T, token: Option<&Token>) -> Result<Request<T>, LinkEr
 }
 
 fn pulse(time: Option<&prost_types::Timestamp>, interval_ms: u64) -> Result<Pulse, LinkError> {
-    let server_ms = time.and_then(|time| {
-        let seconds = u64::try_from(time.seconds).ok()?.checked_mul(1000)?;
-        seconds.checked_add(u64::try_from(time.nanos).ok()? / 1_000_000)
-    });
-    let server_ms = server_ms.ok_or(LinkError::Nonsense("the answer tells no time"))?;
+    let server_ms = time.and_then(milliseconds).ok_or(LinkError::Nonsense("the answer tells no time"))?;
     let interval = (interval_ms > 0).then(|| Duration::from_millis(interval_ms));
     Ok(Pulse { server_ms, interval })
 }

@@ -134,6 +134,15 @@ impl SharedProgress {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Where the scrub is, as far as is known.
+    async fn position(&self, store: &ChunkStore) -> Result<Option<Position>, ChunkError> {
+        if !self.with(|progress| progress.loaded) {
+            let kept = store.scrub_position().await?;
+            self.with(|progress| progress.take(kept));
+        }
+        Ok(self.with(|progress| progress.position))
+    }
+
     /// Keeps the position on the disk, if it has moved.
     async fn keep(&self, store: &ChunkStore) {
         let position = self.with(|progress| progress.position.filter(|_position| progress.moved));
@@ -149,6 +158,13 @@ impl SharedProgress {
 }
 
 impl Progress {
+    /// Takes what was kept on the disk, unless another did so meanwhile and perhaps went on from there.
+    fn take(&mut self, kept: Option<Position>) {
+        if !std::mem::replace(&mut self.loaded, true) {
+            self.position = kept;
+        }
+    }
+
     fn move_to(&mut self, position: Position, bytes: u64) {
         self.position = Some(position);
         self.moved = true;
@@ -179,15 +195,6 @@ impl Scrub {
         self.time.now().now_ms
     }
 
-    /// Where the scrub is, as far as is known.
-    async fn position(&self) -> Result<Option<Position>, ChunkError> {
-        if !self.with_progress(|progress| progress.loaded) {
-            let kept = self.store().scrub_position().await?;
-            self.with_progress(|progress| (progress.position, progress.loaded) = (kept, true));
-        }
-        Ok(self.with_progress(|progress| progress.position))
-    }
-
     /// Moves the position over so many bytes more.
     async fn move_to(&self, position: Position, bytes: u64) {
         let keep = self.with_progress(|progress| {
@@ -203,7 +210,7 @@ impl Scrub {
     async fn sweep(&self, due_only: bool) -> Result<Option<Position>, ChunkError> {
         let now_ms = self.now_ms();
         let begin = Position { started_ms: now_ms, at: At::Start };
-        let position = match self.position().await? {
+        let position = match self.progress.position(self.store()).await? {
             _any if self.orders.take_restart() => begin,
             None => begin,
             Some(ended @ Position { at: At::End, .. }) => {

@@ -9,6 +9,7 @@ use proto::runtime::worker::{self, Pace, Pass, Schedule, Settings, WorkerHandle,
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::{Inspector, Scrub, ScrubSettings, SharedProgress};
+use crate::metadata_link::ScrubOrder;
 use crate::store::ChunkStore;
 use crate::time::NodeTime;
 
@@ -22,7 +23,7 @@ pub(crate) struct Orders {
     /// Bytes per second that an operator asks for, 0 for no bound.
     ordered_pace: Mutex<Option<u64>>,
     own_pace: AtomicU64,
-    /// The last run that an operator asked for; the first number that is heard only says where counting begins.
+    /// The last run that an operator asked for, as far as this process has heard.
     run_count: Mutex<Option<u64>>,
 }
 
@@ -41,11 +42,23 @@ impl Orders {
         ordered.unwrap_or_else(|| self.own_pace.load(Ordering::Relaxed))
     }
 
-    /// Whether an operator has asked for a run since the last call.
-    fn is_new_run(&self, run_count: u64) -> bool {
+    /// The run that an operator has asked for since the last call.
+    fn new_run(&self, order: ScrubOrder) -> Option<Run> {
         let mut known = self.run_count.lock().unwrap_or_else(PoisonError::into_inner);
-        known.replace(run_count).is_some_and(|known| known < run_count)
+        match known.replace(order.run_count) {
+            Some(known) => (known < order.run_count).then_some(Run::Now),
+            None => order.run_ms.map(Run::UnlessSince),
+        }
     }
+}
+
+/// A run that is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Run {
+    /// It has been asked of this process.
+    Now,
+    /// It was asked for at this time, in milliseconds since 1970, perhaps of the process before this one.
+    UnlessSince(u64),
 }
 
 /// Triggers, steers and watches the scrub. Cheap to clone.
@@ -135,24 +148,34 @@ impl ScrubControl {
         self.handle.run_now().await
     }
 
-    /// Does as an operator says: whether it runs by itself; how many bytes per second, 0 for no bound and `None` for as the
-    /// node would; and, when `run_count` has grown, a run now.
-    pub(crate) fn obey(&self, paused: bool, pace_per_second: Option<u64>, run_count: u64) {
-        self.paused.store(paused, Ordering::Relaxed);
-        *self.orders.ordered_pace.lock().unwrap_or_else(PoisonError::into_inner) = pace_per_second;
-        self.handle.configure(Settings { paused, pace_per_second: self.orders.effective_pace() });
-        if self.orders.is_new_run(run_count) {
-            let Ok(place) = Arc::clone(&self.ordered).try_acquire_owned() else { return };
-            let scrub = self.clone();
-            self.tasks.spawn("scrub on request", async move {
-                let stop = scrub.tasks.stop_signal();
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    outcome = scrub.run() => tracing::info!(?outcome, "the scrub that was asked for has ended"),
-                }
-                drop(place);
-            });
+    /// Does as an operator says: whether it runs by itself, how fast, and, when one was asked for that has not begun, a run
+    /// now.
+    pub(crate) fn obey(&self, order: ScrubOrder) {
+        self.paused.store(order.paused, Ordering::Relaxed);
+        *self.orders.ordered_pace.lock().unwrap_or_else(PoisonError::into_inner) = order.pace_per_second;
+        self.handle.configure(Settings { paused: order.paused, pace_per_second: self.orders.effective_pace() });
+        let Some(run) = self.orders.new_run(order) else { return };
+        let Ok(place) = Arc::clone(&self.ordered).try_acquire_owned() else { return };
+        let scrub = self.clone();
+        self.tasks.spawn("scrub on request", async move {
+            let stop = scrub.tasks.stop_signal();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = scrub.run_as_asked(run) => {}
+            }
+            drop(place);
+        });
+    }
+
+    async fn run_as_asked(&self, run: Run) {
+        if let Run::UnlessSince(asked_ms) = run {
+            let position = self.progress.position(&self.store).await;
+            if position.is_ok_and(|position| position.is_some_and(|position| position.started_ms >= asked_ms)) {
+                return;
+            }
         }
+        let outcome = self.run().await;
+        tracing::info!(?outcome, "the scrub that was asked for has ended");
     }
 
     /// What it is doing.

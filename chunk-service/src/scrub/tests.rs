@@ -1,11 +1,12 @@
 use futures_util::FutureExt as _;
 use proto::entropy::SeededEntropy;
 use proto::runtime::worker::{Schedule, Settings};
-use proto::runtime::{ManualClock, TaskGroup};
+use proto::runtime::{Clock as _, ManualClock, TaskGroup};
 
 use super::control::ORDERED_MAX;
 use super::visits::visit;
 use super::*;
+use crate::metadata_link::ScrubOrder;
 use crate::store::testing::faulty_disk::Call;
 use crate::store::testing::world::{World, blob, chk, pattern, place};
 use crate::store::verify::Condition;
@@ -28,6 +29,11 @@ fn scrub(world: &World, pace: u64, interval: Option<Duration>) -> Scrubbed {
     let control =
         ScrubControl::start(&TaskGroup::new(), Arc::clone(&inspector), time, settings, Schedule { interval }, entropy);
     Scrubbed { control, clock, inspector }
+}
+
+/// What an operator wants; the last run was asked for long ago.
+fn order(paused: bool, pace_per_second: Option<u64>, run_count: u64) -> ScrubOrder {
+    ScrubOrder { paused, pace_per_second, run_count, run_ms: None }
 }
 
 /// Far more than any test reads.
@@ -161,12 +167,12 @@ async fn the_scrub_reads_no_faster_than_its_pace_and_an_operator_changes_it_unde
     scrubbed.control.run().await.unwrap();
     let took = start.elapsed().as_secs_f64();
     assert!((6.9..=8.2).contains(&took), "8 MB at 1 MB a second, the last is paid by whoever comes next: {took}");
-    scrubbed.control.obey(false, Some(100_000), 0);
+    scrubbed.control.obey(order(false, Some(100_000), 0));
     let start = Instant::now();
     scrubbed.control.run().await.unwrap();
     let took = start.elapsed().as_secs_f64();
     assert!((69.0..=82.0).contains(&took), "a tenth of that: {took}");
-    scrubbed.control.obey(false, None, 0);
+    scrubbed.control.obey(order(false, None, 0));
     let start = Instant::now();
     scrubbed.control.run().await.unwrap();
     assert!(start.elapsed().as_secs_f64() <= 8.2, "the order was taken back");
@@ -181,13 +187,13 @@ async fn a_paused_scrub_stands_still_and_goes_on_where_it_was() {
     let reads = || world.faults.made(Call::Read);
     let scrubbed = scrub(&world, 1_000_000, Some(Duration::from_secs(10)));
     until("the scrub begins", || scrubbed.control.report(0).status.passes > 0).await;
-    scrubbed.control.obey(true, None, 0);
+    scrubbed.control.obey(order(true, None, 0));
     tokio::time::sleep(Duration::from_secs(60)).await;
     let stopped_at = reads();
     tokio::time::sleep(DAY).await;
     assert_eq!(reads(), stopped_at);
     assert!(scrubbed.control.report(0).status.last_sweep.is_none());
-    scrubbed.control.obey(false, None, 0);
+    scrubbed.control.obey(order(false, None, 0));
     until("it has ended", || scrubbed.control.report(0).status.last_sweep.is_some()).await;
     let all = reads();
     tokio::time::sleep(DAY).await;
@@ -202,11 +208,11 @@ async fn a_run_that_an_operator_asks_for_begins_at_once_and_once() {
     world.put_sealed(place(1), b"bytes").await;
     let scrubbed = scrub(&world, FAST, None);
     let passes = || scrubbed.control.report(0).status.passes;
-    scrubbed.control.obey(true, None, 7);
+    scrubbed.control.obey(order(true, None, 7));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(passes(), 0, "what was asked of the process before this one is done");
+    assert_eq!(passes(), 0, "nobody has asked yet");
     for _ in 0..3 {
-        scrubbed.control.obey(true, None, 8);
+        scrubbed.control.obey(order(true, None, 8));
         until("it runs, paused or not", || passes() == 1).await;
     }
     assert_eq!(scrubbed.control.report(0).settings, Settings { paused: true, pace_per_second: FAST });
@@ -252,6 +258,29 @@ async fn a_sweep_keeps_to_its_pace_after_a_restart() {
     assert!((4.8..=6.2).contains(&took), "the other 6 MB: {took}");
 }
 
+/// A run that was asked for before a node's first heartbeat was never begun: the first number that a process heard only
+/// told it where counting began.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_was_asked_for_before_the_process_heard_of_it_is_made_unless_it_was() {
+    let mut world = World::new();
+    world.put_sealed(place(1), b"bytes").await;
+    let asked = |ms: u64| ScrubOrder { run_ms: Some(ms), ..order(true, None, 7) };
+    let first = scrub(&world, FAST, None);
+    let now = first.clock.now_ms();
+    first.control.obey(asked(now - 5_000));
+    let status = || first.control.report(0).status;
+    until("it runs", || status().last_sweep.is_some()).await;
+    until("its place is free", || first.control.ordered.available_permits() == ORDERED_MAX).await;
+    drop(first);
+    for (asked_ms, passes) in [(now - 5_000, 0), (now, 0), (now + 1, 1)] {
+        world = world.restart().await;
+        let next = scrub(&world, FAST, None);
+        next.control.obey(asked(asked_ms));
+        until("it is looked into", || next.control.ordered.available_permits() == ORDERED_MAX).await;
+        assert_eq!(next.control.report(0).status.passes, passes, "asked for at {asked_ms}, swept at {now}");
+    }
+}
+
 /// A run that an operator asked for was forgotten when its first pass failed: the next sweep was due after the period.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_fails_at_first_is_gone_on_with() {
@@ -262,8 +291,8 @@ async fn a_run_that_fails_at_first_is_gone_on_with() {
     until("a first sweep", || status().last_sweep.is_some()).await;
     let reads = world.faults.made(Call::Read);
     world.oracle.set_unreachable(true);
-    scrubbed.control.obey(false, None, 7);
-    scrubbed.control.obey(false, None, 8);
+    scrubbed.control.obey(order(false, None, 7));
+    scrubbed.control.obey(order(false, None, 8));
     until("it fails", || status().last_error.is_some()).await;
     world.oracle.set_unreachable(false);
     until("everything is read again", || world.faults.made(Call::Read) > reads).await;
@@ -358,7 +387,7 @@ async fn overlapping_runs_follow_each_other_and_the_timer_stands_back() {
     }
     assert_eq!(world.faults.made(Call::Open) - opened, 2 * 8 * 2 + 1, "each chunk's two files twice, and the position");
     for run_count in 7..20 {
-        scrubbed.control.obey(false, None, run_count);
+        scrubbed.control.obey(order(false, None, run_count));
     }
     assert_eq!(scrubbed.control.ordered.available_permits(), 0, "one that runs, and one for all the others");
     until("they end", || scrubbed.control.ordered.available_permits() == ORDERED_MAX).await;

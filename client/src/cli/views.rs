@@ -300,12 +300,14 @@ pub(crate) struct SettingsView<'a> {
     paused: bool,
     pace_per_second: Option<u64>,
     run_count: u64,
+    run_time: Option<String>,
 }
 
 impl<'a> From<&'a pb::WorkerSettings> for SettingsView<'a> {
     fn from(settings: &'a pb::WorkerSettings) -> Self {
-        let pb::WorkerSettings { name, paused, pace_per_second, run_count } = settings;
-        Self { name, paused: *paused, pace_per_second: *pace_per_second, run_count: *run_count }
+        let pb::WorkerSettings { name, paused, pace_per_second, run_count, run_time } = settings;
+        let run_time = run_time.as_ref().map(ToString::to_string);
+        Self { name, paused: *paused, pace_per_second: *pace_per_second, run_count: *run_count, run_time }
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         encode(&garbage_chunk()),
         encode(&RetainedRecord {}),
         encode(&damage()),
-        encode(&WorkerRecord { paused: true, pace_per_second: Some(0), run_count: 3 }),
+        encode(&WorkerRecord { paused: true, pace_per_second: Some(0), run_count: 3, run_ms: 4 }),
     ];
     let bodies = whole.iter().map(|bytes| bytes.split_last_chunk::<4>().map_or(&[][..], |(body, _crc)| body));
     let mut seeds: Vec<Vec<u8>> =

@@ -31,7 +31,8 @@ impl Service {
     /// # Errors
     /// [`MetadataError`].
     pub async fn update_worker(&self, name: WorkerName, change: Change) -> Result<WorkerRecord, MetadataError> {
-        let (record, sequence) = self.decide(move |view, _context| board::change(view, name, change)).await?;
+        let (record, sequence) =
+            self.decide(move |view, context| board::change(view, name, change, context.now_ms)).await?;
         self.workers().put(name, record, sequence);
         tracing::info!(worker = name.as_str(), ?record, "an operator's settings");
         Ok(record)

@@ -71,13 +71,14 @@ pub struct Change {
 ///
 /// # Errors
 /// [`MetadataError`](crate::error::MetadataError) when its row cannot be read.
-pub fn change(view: &dyn View, name: WorkerName, change: Change) -> Outcome<(WorkerRecord, u64)> {
+pub fn change(view: &dyn View, name: WorkerName, change: Change, now_ms: u64) -> Outcome<(WorkerRecord, u64)> {
     let key = keys::worker(name.as_str());
     let known: WorkerRecord = read(view, &key)?.unwrap_or_default();
     let record = WorkerRecord {
         paused: change.paused.unwrap_or(known.paused),
         pace_per_second: change.pace_per_second.or(known.pace_per_second),
         run_count: known.run_count.saturating_add(u64::from(change.run)),
+        run_ms: if change.run { now_ms } else { known.run_ms },
     };
     let mut batch = Batch::default();
     if record != known {
@@ -259,7 +260,7 @@ impl Board {
 
 impl Entry {
     fn configure(&self) {
-        let WorkerRecord { paused, pace_per_second, run_count: _ } = self.record;
+        let WorkerRecord { paused, pace_per_second, run_count: _, run_ms: _ } = self.record;
         if let Some(handle) = &self.handle {
             handle.configure(Settings { paused, pace_per_second: pace_per_second.unwrap_or_default() });
         }

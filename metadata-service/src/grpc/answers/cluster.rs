@@ -38,8 +38,9 @@ impl FromAnswer<Beat> for pb::HeartbeatResponse {
 }
 
 fn settings((name, record): (WorkerName, WorkerRecord)) -> pb::WorkerSettings {
-    let WorkerRecord { paused, pace_per_second, run_count } = record;
-    pb::WorkerSettings { name: name.as_str().to_owned(), paused, pace_per_second, run_count }
+    let WorkerRecord { paused, pace_per_second, run_count, run_ms } = record;
+    let run_time = (run_ms > 0).then(|| timestamp(run_ms));
+    pb::WorkerSettings { name: name.as_str().to_owned(), paused, pace_per_second, run_count, run_time }
 }
 
 fn pass(pass: Pass) -> pb::WorkerPass {

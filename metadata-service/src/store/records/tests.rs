@@ -143,7 +143,7 @@ fn every_record_reads_as_written_and_no_damaged_one_is_read() {
         keeps(&DamageRecord { tenant: None, block, blob, damage, detail: "d".to_owned(), find_ms: 5 });
     }
     keeps(&WorkerRecord::default());
-    keeps(&WorkerRecord { paused: true, pace_per_second: Some(0), run_count: 3 });
+    keeps(&WorkerRecord { paused: true, pace_per_second: Some(0), run_count: 3, run_ms: 4 });
     keeps(&UsageRecord { used_bytes: 1, used_blobs: 2, ..UsageRecord::default() });
     keeps(&UsageRecord::default());
     for traffic_class in [TrafficClass::Gold, TrafficClass::Silver, TrafficClass::Bronze] {

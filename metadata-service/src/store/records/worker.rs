@@ -14,6 +14,9 @@ pub struct WorkerRecord {
     /// How often an operator had it run: nodes run when it grows.
     #[prost(uint64, tag = "3")]
     pub run_count: u64,
+    /// When an operator last had it run, in milliseconds since 1970; 0 for never.
+    #[prost(uint64, tag = "4")]
+    pub run_ms: u64,
 }
 
 impl Record for WorkerRecord {
