@@ -34,6 +34,28 @@ fn damaged_chunks_end_with_7_and_leave_no_file() {
 }
 
 #[test]
+fn damage_is_listed_from_the_first_read_that_meets_it_until_the_bytes_are_good_again() {
+    let (user, serve) = user_with_services();
+    let content = bytes(300 * KIB);
+    let id = user.put("posts", &user.file("in", &content));
+    let listed = || user.line("status --damaged --json").ok();
+    assert_eq!(listed(), "");
+    let [blob] = serve.chunk_files("blob").try_into().unwrap();
+    let mut flipped = content.clone();
+    flipped[150_000] ^= 1;
+    write(&blob, &flipped);
+    user.line(&format!("get -t posts -b {id} -o out")).failed(7, &["CHUNK_CORRUPT"]);
+    let line = wait_until("it is listed", || Some(listed()).filter(|lines| !lines.is_empty()));
+    let damage: serde_json::Value = serde_json::from_str(&line).expect("one object");
+    assert_eq!(damage["chunk_id"], blob.file_stem().unwrap().to_str().unwrap(), "{line}");
+    assert!(user.line("status --damaged").ok().contains(&id), "people are told which blob it is");
+    write(&blob, &content);
+    user.line("workers run scrub").ok();
+    wait_until("it is found sound", || listed().is_empty().then_some(()));
+    assert!(user.line(&format!("get -t posts -b {id}")).stdout == content);
+}
+
+#[test]
 fn a_damaged_or_missing_checksum_file_is_healed() {
     let (user, serve) = user_with_services();
     let content = bytes(300 * KIB);
