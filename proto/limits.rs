@@ -132,6 +132,8 @@ pub const SCRUB_PERIOD: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Without a heartbeat for this long a node counts as lost.
 pub const NODE_LOST_AFTER: Duration = Duration::from_secs(30);
+/// After so long a node gets a new key for its capabilities and receipts.
+pub const NODE_KEY_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long an open write is kept after its stream broke.
 pub const WRITE_SESSION_KEPT: Duration = Duration::from_secs(60);
 /// How long a `request_id` is remembered.

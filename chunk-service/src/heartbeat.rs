@@ -3,13 +3,16 @@
 //! At the interval that the metadata service asks for; after a failure sooner, so that a metadata service that was
 //! restarted knows its nodes again at once; and as soon as a fault of the disk ends writes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::failpoint;
 use proto::limits::HEARTBEAT_INTERVAL;
 use tokio::time::Instant;
 
-use crate::metadata_link::{LinkError, MetadataLink, Presence};
+use crate::identity::{KeyOrder, NodeFile};
+use crate::metadata_link::{Answered, LinkError, MetadataLink, Presence};
 use crate::node::Node;
 use crate::scrub::ScrubControl;
 
@@ -36,14 +39,16 @@ pub(crate) struct Heartbeat {
     node: Arc<Node>,
     link: Arc<MetadataLink>,
     presence: Presence,
+    /// Where `node.key` is.
+    folder: PathBuf,
     interval: Duration,
     failing: bool,
     scrub: Option<ScrubControl>,
 }
 
 impl Heartbeat {
-    pub(crate) fn new(node: Arc<Node>, link: Arc<MetadataLink>, presence: Presence) -> Self {
-        Self { node, link, presence, interval: HEARTBEAT_INTERVAL, failing: false, scrub: None }
+    pub(crate) fn new(node: Arc<Node>, link: Arc<MetadataLink>, presence: Presence, folder: PathBuf) -> Self {
+        Self { node, link, presence, folder, interval: HEARTBEAT_INTERVAL, failing: false, scrub: None }
     }
 
     /// Tells of the scrub, and has it do as an operator says.
@@ -86,13 +91,37 @@ impl Heartbeat {
         let sent = Instant::now();
         let reason = self.node.store.latch().reason();
         let work = self.scrub.as_ref().map(|scrub| scrub.report(self.node.time.now().now_ms));
-        let (pulse, order) = self.link.heartbeat(&self.presence, space, reason, work.as_ref(), &loads).await?;
+        let key_ids =
+            self.node.membership.get().iter().flat_map(|member| member.key_ids().collect::<Vec<_>>()).collect();
+        let Answered { pulse, scrub: order, keys } =
+            self.link.heartbeat(&self.presence, space, reason, work.as_ref(), &loads, key_ids).await?;
         self.node.time.set(pulse.server_ms, sent);
         if let (Some(scrub), Some(order)) = (&self.scrub, order) {
             scrub.obey(order);
         }
+        self.obey_keys(&keys).await;
         self.interval = pulse.interval.unwrap_or(HEARTBEAT_INTERVAL).clamp(INTERVAL_MIN, INTERVAL_MAX);
         Ok(())
+    }
+
+    /// Holds other keys from now on, if told to. When they cannot be written down the node goes on with those it has, and is
+    /// told again with the next answer.
+    async fn obey_keys(&self, order: &KeyOrder) {
+        let changed = self.node.membership.get().and_then(|member| member.obeying(order));
+        let Some(changed) = changed else { return };
+        let file = NodeFile { node: self.node.id, membership: Some(changed.clone()) };
+        let folder = self.folder.clone();
+        let written = self.node.store.blocking().run(move || file.write(&folder)).await;
+        match written.and_then(|written| written) {
+            Ok(()) => {
+                failpoint!("rotate_key.kept");
+                tracing::info!(keys = ?changed.key_ids().collect::<Vec<_>>(), "the node's keys were replaced");
+                self.node.membership.set(changed);
+            }
+            Err(error) => {
+                tracing::warn!(error = %proto::status::chain(&error), "the node's next key cannot be written down");
+            }
+        }
     }
 
     /// Sends heartbeats until the node stops.
@@ -119,8 +148,6 @@ impl Heartbeat {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::OnceLock;
-
     use proto::entropy::{OsEntropy, SeededEntropy};
     use proto::ids::NodeId;
     use proto::runtime::{ManualClock, TaskGroup, transport};
@@ -129,6 +156,7 @@ mod tests {
 
     use super::*;
     use crate::config::Tuning;
+    use crate::identity::MemberCell;
     use crate::store::testing::world::World;
     use crate::time::NodeTime;
 
@@ -138,7 +166,7 @@ mod tests {
         let (world, id) = (World::new(), NodeId::generate(1, &SeededEntropy::new(1)));
         let node = Arc::new(Node {
             id,
-            membership: OnceLock::new(),
+            membership: MemberCell::default(),
             time: Arc::new(NodeTime::new(Arc::new(ManualClock::at(1)))),
             store: Arc::clone(&world.store),
             tuning: Tuning::default(),
@@ -151,7 +179,7 @@ mod tests {
         let link = MetadataLink::new(&endpoint).unwrap();
         link.set_member(id, Token::generate(TokenKind::Node, &OsEntropy));
         let presence = Presence { node: id, endpoint, failure_domain: String::new() };
-        let mut heartbeat = Heartbeat::new(Arc::clone(&node), Arc::new(link), presence);
+        let mut heartbeat = Heartbeat::new(Arc::clone(&node), Arc::new(link), presence, PathBuf::new());
         heartbeat.interval = INTERVAL_MIN;
         node.tasks.spawn("heartbeat", heartbeat.run());
         let _unanswered = silent.accept().await.unwrap();

@@ -14,9 +14,13 @@
 //! ```
 //! Before the node has joined the file ends after its second line. `key=` may come more than once, the one to sign with
 //! first. The sum covers every byte before its line.
+//!
+//! Keys are replaced while the node runs, as the metadata service says: the file is durable before a key is used, or named
+//! to anybody, and a key that is to be forgotten is gone from it before it is gone from memory.
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use proto::capability::NodeKey;
 use proto::checksum::crc32c;
@@ -42,6 +46,31 @@ pub(crate) struct Membership {
     pub(crate) keys: Vec<NodeKey>,
     /// The credential for the metadata service.
     pub(crate) token: Token,
+}
+
+/// A node's membership as its calls see it: set once it has joined, and again with each change of its keys.
+#[derive(Debug, Default)]
+pub(crate) struct MemberCell(RwLock<Option<Arc<Membership>>>);
+
+impl MemberCell {
+    /// The membership; `None` before the node has joined.
+    pub(crate) fn get(&self) -> Option<Arc<Membership>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over what is durable.
+    pub(crate) fn set(&self, membership: Membership) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(membership));
+    }
+}
+
+/// Which keys a node is to hold.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyOrder {
+    /// Their numbers, the one to sign with first; empty for no order.
+    pub(crate) hold: Vec<u32>,
+    /// Those that the node did not name.
+    pub(crate) given: Vec<NodeKey>,
 }
 
 /// A node's id, and its membership once it has joined.
@@ -151,6 +180,24 @@ impl NodeFile {
 }
 
 impl Membership {
+    /// The membership under other keys; `None` when the order changes nothing, or would leave the node without its first
+    /// key.
+    pub(crate) fn obeying(&self, order: &KeyOrder) -> Option<Self> {
+        let find = |key_id: &u32| {
+            let own = self.keys.iter().find(|key| key.key_id == *key_id);
+            own.or_else(|| order.given.iter().find(|key| key.key_id == *key_id)).cloned()
+        };
+        find(order.hold.first()?)?;
+        let keys: Vec<_> = order.hold.iter().filter_map(find).collect();
+        let changed = !keys.iter().map(|key| key.key_id).eq(self.key_ids());
+        changed.then(|| Self { keys, ..self.clone() })
+    }
+
+    /// Numbers of its keys.
+    pub(crate) fn key_ids(&self) -> impl Iterator<Item = u32> {
+        self.keys.iter().map(|key| key.key_id)
+    }
+
     /// `None` when there is no key, or the token is not a node's.
     pub(crate) fn new(cluster: ClusterId, keys: Vec<NodeKey>, token: Token) -> Option<Self> {
         (!keys.is_empty() && token.kind == TokenKind::Node).then_some(Self { cluster, keys, token })
@@ -226,6 +273,26 @@ mod tests {
                 assert!(NodeFile::parse(&bytes).is_none(), "bit {bit} of byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn the_keys_are_those_of_the_order_and_never_none() {
+        let (_node, member) = joined();
+        let key = |key_id| NodeKey { key_id, secret: SecretKey::generate(&SeededEntropy::new(u64::from(key_id))) };
+        let after = |hold: &[u32], given: &[u32]| {
+            let order = KeyOrder { hold: hold.to_vec(), given: given.iter().copied().map(key).collect() };
+            member.obeying(&order).map(|changed| changed.key_ids().collect::<Vec<_>>())
+        };
+        assert_eq!(after(&[3, 2], &[3]), Some(vec![3, 2]));
+        assert_eq!(after(&[1], &[]), Some(vec![1]));
+        assert_eq!(after(&[2, 3, 1], &[]), None, "a key that was not given cannot be held");
+        for (hold, given) in [(&[] as &[u32], &[] as &[u32]), (&[], &[3]), (&[2, 1], &[]), (&[3, 1], &[]), (&[4], &[3])]
+        {
+            assert_eq!(after(hold, given), None, "{hold:?}");
+        }
+        let order = KeyOrder { hold: vec![2], given: vec![key(2)] };
+        let kept = member.obeying(&order).unwrap();
+        assert_eq!(kept.keys[0].secret.expose(), member.keys[0].secret.expose(), "a key that is held is not replaced");
     }
 
     #[test]

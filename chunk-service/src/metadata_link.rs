@@ -25,7 +25,7 @@ use tonic::{Code, Request, Status};
 
 use crate::error::ChunkError;
 use crate::grpc::convert::condition;
-use crate::identity::Membership;
+use crate::identity::{KeyOrder, Membership};
 use crate::scrub::{Held, HeldPage, Ledger, WorkReport};
 use crate::store::disk::Space;
 use crate::store::verify::Finding;
@@ -58,6 +58,17 @@ pub(crate) struct ScrubOrder {
     pub(crate) run_count: u64,
     /// When the last of them was asked for, by the metadata service's clock, in milliseconds since 1970.
     pub(crate) run_ms: Option<u64>,
+}
+
+/// What the metadata service answers to a heartbeat.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// The time.
+    pub(crate) pulse: Pulse,
+    /// How the scrub is to run, if it says so.
+    pub(crate) scrub: Option<ScrubOrder>,
+    /// Which keys to hold.
+    pub(crate) keys: KeyOrder,
 }
 
 /// What the metadata service says of the time.
@@ -169,7 +180,8 @@ impl MetadataLink {
         read_only_reason: Option<String>,
         scrub: Option<&WorkReport>,
         loads: &[ClassLoad],
-    ) -> Result<(Pulse, Option<ScrubOrder>), LinkError> {
+        key_ids: Vec<u32>,
+    ) -> Result<Answered, LinkError> {
         let request = pb::HeartbeatRequest {
             node_id: presence.node.to_string(),
             endpoint: presence.endpoint.clone(),
@@ -179,6 +191,7 @@ impl MetadataLink {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             workers: scrub.map(scrub_worker).into_iter().collect(),
             class_loads: loads.iter().copied().map(pb::ClassLoad::from).collect(),
+            key_ids,
         };
         let request = with_token(request, self.token())?;
         let answer = self.client.clone().heartbeat(request).await.map_err(LinkError::of)?.into_inner();
@@ -190,7 +203,8 @@ impl MetadataLink {
             run_count: settings.run_count,
             run_ms: settings.run_time.as_ref().and_then(milliseconds),
         });
-        Ok((pulse, order))
+        let given = node_keys(&answer.keys).ok_or(LinkError::Nonsense("a key in the answer is malformed"))?;
+        Ok(Answered { pulse, scrub: order, keys: KeyOrder { hold: answer.hold_key_ids, given } })
     }
 
     fn token(&self) -> Option<&Token> {
@@ -311,10 +325,12 @@ fn pulse(time: Option<&prost_types::Timestamp>, interval_ms: u64) -> Result<Puls
 }
 
 fn membership(answer: &pb::RegisterNodeResponse) -> Option<Membership> {
-    let keys =
-        answer.keys.iter().map(|key| Some(NodeKey { key_id: key.key_id, secret: SecretKey::from_slice(&key.secret)? }));
-    let keys = keys.collect::<Option<Vec<_>>>()?;
-    Membership::new(answer.cluster_id.parse().ok()?, keys, answer.node_token.parse().ok()?)
+    Membership::new(answer.cluster_id.parse().ok()?, node_keys(&answer.keys)?, answer.node_token.parse().ok()?)
+}
+
+fn node_keys(keys: &[pb::NodeKey]) -> Option<Vec<NodeKey>> {
+    let key = |key: &pb::NodeKey| Some(NodeKey { key_id: key.key_id, secret: SecretKey::from_slice(&key.secret)? });
+    keys.iter().map(key).collect()
 }
 
 fn described(chunk: ChunkId, answer: &pb::DescribeChunkResponse) -> Option<Described> {

@@ -4,7 +4,7 @@
 //! and [`Node::writable`] whether chunks are taken at all. Every failed check of a capability is the same answer, but
 //! for one that was good and is too old.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::capability::{self, Capability, CapabilityError, ChunkBinding, NodeKey, Permit, ReadClaims};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Tuning;
 use crate::error::ChunkError;
 use crate::fairness::Account;
-use crate::identity::Membership;
+use crate::identity::MemberCell;
 use crate::pace::Paces;
 use crate::store::ChunkStore;
 use crate::time::NodeTime;
@@ -29,8 +29,8 @@ use crate::time::NodeTime;
 pub(crate) struct Node {
     /// Its id.
     pub(crate) id: NodeId,
-    /// Set once it has joined.
-    pub(crate) membership: OnceLock<Membership>,
+    /// Its cluster and keys, once it has joined.
+    pub(crate) membership: MemberCell,
     /// What time it is.
     pub(crate) time: Arc<NodeTime>,
     /// Its chunks.

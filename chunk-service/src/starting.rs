@@ -5,7 +5,7 @@
 //! then the first heartbeat is waited for only briefly. No file of the folder is looked at before somebody asks for it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::error::ChunkError;
 use crate::grpc::Handlers;
 use crate::heartbeat::{Beat, Heartbeat};
-use crate::identity::NodeFile;
+use crate::identity::{MemberCell, NodeFile};
 use crate::join;
 use crate::metadata_link::{MetadataLink, Presence};
 use crate::node::Node;
@@ -99,7 +99,7 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
     let Opened { lock, disk, file } = open(&config, &deps, &blocking).await?;
     let node = Arc::new(Node {
         id: file.node,
-        membership: OnceLock::new(),
+        membership: MemberCell::default(),
         time: Arc::new(NodeTime::new(Arc::clone(&deps.clock))),
         store: Arc::new(ChunkStore::new(disk, Arc::clone(&link) as _, blocking, &config.tuning, &tasks)),
         tuning: config.tuning.clone(),
@@ -114,7 +114,7 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
     let endpoint = presence.endpoint.clone();
     let patience = if file.membership.is_some() { Some(FIRST_HEARTBEAT_WITHIN) } else { None };
     join(&config, &node, &link, &presence, file).await?;
-    let mut heartbeat = Heartbeat::new(Arc::clone(&node), Arc::clone(&link), presence);
+    let mut heartbeat = Heartbeat::new(Arc::clone(&node), Arc::clone(&link), presence, config.chunks_folder());
     first_heartbeat(&mut heartbeat, patience).await?;
     health.all_on().await;
     let scrub = start_scrub(&node, link, &deps);
@@ -237,9 +237,7 @@ async fn join(
         }
     };
     link.set_member(node.id, membership.token.clone());
-    if node.membership.set(membership).is_err() {
-        tracing::debug!("the membership is known already");
-    }
+    node.membership.set(membership);
     Ok(())
 }
 

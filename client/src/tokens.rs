@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use proto::ids::TenantId;
+use proto::ids::{NodeId, TenantId};
 use proto::pb;
 use zeroize::Zeroizing;
 
@@ -100,6 +100,17 @@ impl Client {
         };
         let answer = self.metadata(format!("end token {key_id}"), message, revoke).await;
         answer.map(|pb::RevokeTenantTokenResponse {}| ())
+    }
+
+    /// Offers a node, or every node, the next key for its capabilities and receipts; nodes take it with their heartbeats.
+    /// A repeat before that changes nothing. Needs the admin token.
+    ///
+    /// # Errors
+    /// [`Error`]; its reason is `FieldInvalid` for an unknown node, `QuotaExceeded` when too many keys are still good.
+    pub async fn rotate_node_keys(&self, node: Option<NodeId>) -> Result<Vec<pb::NodeKeyOffer>, Error> {
+        let message = pb::RotateNodeKeysRequest { node_id: node.map(|node| node.to_string()).unwrap_or_default() };
+        let rotate = |message| async move { self.peers().metadata().cluster_client().rotate_node_keys(message).await };
+        Ok(self.repeated("rotate the nodes' keys", message, rotate).await?.offers)
     }
 
     /// Makes the next admin token; the one in use stays valid for the overlap, or an hour when that is not said. With an

@@ -107,6 +107,7 @@ pub const ACCESS: &[(&str, Access)] = &[
     ("/minitectonic.v1.ClusterService/EndRestore", Access::Admin),
     ("/minitectonic.v1.ClusterService/RotateAdminToken", Access::Admin),
     ("/minitectonic.v1.ClusterService/CreateJoinToken", Access::Admin),
+    ("/minitectonic.v1.ClusterService/RotateNodeKeys", Access::Admin),
 ];
 
 /// A method and whom it is for; `None` for one that is not served.

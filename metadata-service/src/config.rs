@@ -91,6 +91,9 @@ pub struct Tuning {
     /// Without a heartbeat for this long a node counts as lost
     #[arg(long, env = "MINI_TECTONIC_NODE_LOST_AFTER", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
     pub node_lost_after: Duration,
+    /// After so long a node gets a new key for its capabilities and receipts; 0s for never
+    #[arg(long, env = "MINI_TECTONIC_NODE_KEY_LIFE", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30d")]
+    pub node_key_life: Duration,
     /// With less free space than this on the metadata's disk no upload is started
     #[arg(long, env = "MINI_TECTONIC_METADATA_LOW_WATERMARK", value_name = "SIZE", value_parser = parse_bytes, default_value = "128MiB")]
     pub metadata_low_watermark: u64,
@@ -123,6 +126,7 @@ impl Default for Tuning {
             request_id_remembered: limits::REQUEST_ID_REMEMBERED,
             heartbeat_interval: limits::HEARTBEAT_INTERVAL,
             node_lost_after: limits::NODE_LOST_AFTER,
+            node_key_life: limits::NODE_KEY_LIFE,
             metadata_low_watermark: 128 * limits::MIB,
             metadata_cache: 48 * limits::MIB,
             reissue_join_token: false,

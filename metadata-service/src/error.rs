@@ -153,6 +153,9 @@ pub enum MetadataError {
     /// The tenant has as many tokens as it may have.
     #[error("the tenant has {TENANT_TOKENS_MAX} tokens, and none of them has expired; revoke one first")]
     TooManyTokens(String),
+    /// A node's keys were replaced too often within the time for which each stays good.
+    #[error("the keys of node {0} were replaced too often; those before must end first")]
+    TooManyKeys(String),
     /// The credential does not cover the call.
     #[error("the token does not permit this call: {0}")]
     ScopeMissing(&'static str),
@@ -257,7 +260,7 @@ impl Classify for MetadataError {
             Self::TokenInvalid => Reason::TokenInvalid,
             Self::TokenExpired => Reason::TokenExpired,
             Self::TokenScopes(_) | Self::ScopeMissing(_) => Reason::ScopeMissing,
-            Self::TooManyTokens(_) => Reason::QuotaExceeded,
+            Self::TooManyTokens(_) | Self::TooManyKeys(_) => Reason::QuotaExceeded,
             Self::Audit(AuditError::Full) => Reason::NodeOutOfSpace,
             Self::Audit(AuditError::Failed(_) | AuditError::Latched) => Reason::ReadOnly,
             Self::NoChunkNode => Reason::NoChunkNode,
@@ -296,6 +299,7 @@ impl Classify for MetadataError {
                 Details { field: Some("read_offset"), facts: vec![("size_bytes", size_bytes.to_string())], ..details }
             }
             Self::TooManyTokens(tenant) => Details { quota_subject: Some(format!("tenant:{tenant}")), ..details },
+            Self::TooManyKeys(node) => Details { quota_subject: Some(format!("node:{node}")), ..details },
             Self::TokenScopes(missing) => Details { facts: vec![("missing_scopes", missing.to_string())], ..details },
             Self::NoChunkNode => Details { retry_after: Some(Duration::from_secs(1)), ..details },
             Self::TenantNotEmpty { .. }

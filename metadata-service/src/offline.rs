@@ -37,7 +37,7 @@ impl Offline {
     pub async fn open(storage: &Path, tuning: Tuning, deps: &Deps) -> Result<Self, StartError> {
         let opening = Opening { tuning: &tuning, entropy: deps.entropy.as_ref(), now_ms: deps.clock.now_ms() };
         let Storage { lock, engine, cluster, paths } = storage::open_finished(storage, opening).await?;
-        let registry = Registry::new(cluster.secret.clone(), tuning.node_lost_after);
+        let registry = Registry::new(cluster.secret.clone(), &tuning);
         nodes::load(engine.as_ref(), &registry, &paths.metadata).await?;
         let registry = Arc::new(registry);
         let mint = Mint {

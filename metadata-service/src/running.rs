@@ -126,7 +126,7 @@ async fn start_on(
         storage::reissue_admin_token(&storage, deps.entropy.as_ref()).await?;
     }
     let Storage { lock, engine, cluster, paths } = storage;
-    let registry = Registry::new(cluster.secret.clone(), config.tuning.node_lost_after);
+    let registry = Registry::new(cluster.secret.clone(), &config.tuning);
     nodes::load(engine.as_ref(), &registry, &paths.metadata).await?;
     failpoint!("start.nodes_loaded");
     let (tasks, registry) = (TaskGroup::new(), Arc::new(registry));

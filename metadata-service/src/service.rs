@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::export::ExportPieces;
 use self::jumps::JumpWatch;
-pub use self::nodes::{Beat, ClusterStatus, Joined};
+pub use self::nodes::{Beat, ClusterStatus, Joined, KeyOrder};
 pub use self::restore::LostTime;
 use self::restore::Restores;
 pub use self::tokens::RotatedAdminToken;

@@ -15,6 +15,7 @@
 ///
 /// `put`, `repeat`, `leftover`, `remove`: a chunk's files. `file`: a small file that appears whole. `engine`: a group of
 /// commits. `*.durable`: a change that is on disk and not answered. `collect`: garbage on its way out. `start`, `reissue`: the metadata service's folder.
+/// `rotate_key`: a node's next key.
 /// `import`: one that is filled from an export. `join`: a chunk service's.
 pub const NAMES: &[&str] = &[
     "put.blob_created",
@@ -59,6 +60,8 @@ pub const NAMES: &[&str] = &[
     "start.identity_written",
     "start.nodes_loaded",
     "start.serving",
+    "rotate_key.durable",
+    "rotate_key.kept",
     "reissue.rows_committed",
     "reissue.file_written",
     "import.marked",

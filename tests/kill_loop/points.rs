@@ -60,6 +60,7 @@ fn ways_to(name: &'static str) -> Vec<Point> {
         ("engine", _) => vec![(Metadata, FirstStart { times: 1 }), (Metadata, Load)],
         ("repeat", _) => vec![(Chunk, LoadAfter("put.folder_synced"))],
         ("leftover", _) => vec![(Chunk, LoadAfter("put.blob_synced"))],
+        ("rotate_key", "rotate_key.kept") => vec![(Chunk, Load)],
         ("put" | "remove", _) => vec![(Chunk, Load)],
         (_, _) => vec![(Metadata, Load)],
     };

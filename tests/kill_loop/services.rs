@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const SIGKILL: i32 = 9;
 
 /// Settings under which everything that takes its time happens within a run: leases end, garbage is due.
-const METADATA_FLAGS: [&str; 13] = [
+const METADATA_FLAGS: [&str; 14] = [
     "--block-bytes=64KiB",
     "--block-bytes-unknown-size=32KiB",
     "--sweep-interval=500ms",
@@ -35,7 +35,8 @@ const METADATA_FLAGS: [&str; 13] = [
     "--request-id-remembered=2m",
     "--drain=1s",
     "--node-lost-after=30s",
-    "--upload-life-max=1h",
+    "--upload-life-max=2m",
+    "--node-key-life=1s",
     "--metadata-cache=16MiB",
 ];
 const CHUNK_FLAGS: [&str; 2] = ["--write-session-kept=500ms", "--chunk-low-watermark=16MiB"];

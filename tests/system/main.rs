@@ -23,6 +23,7 @@ mod isolation;
 mod matrix;
 mod orphans;
 mod restarts;
+mod rotation;
 mod transfers;
 mod versions;
 mod wait;

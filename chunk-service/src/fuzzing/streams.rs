@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -29,6 +29,7 @@ use super::script::{Ending, Event, Script, Scripts};
 use crate::blocking::Blocking;
 use crate::config::Tuning;
 use crate::error::ChunkError;
+use crate::identity::MemberCell;
 use crate::node::{Node, WriteGrant};
 use crate::pace::{Pacer, Paces};
 use crate::store::chk::Chk;
@@ -154,7 +155,7 @@ fn node(folder: &Path) -> Arc<Node> {
     let draining = CancellationToken::new();
     Arc::new(Node {
         id,
-        membership: OnceLock::new(),
+        membership: MemberCell::default(),
         time: Arc::new(time),
         store,
         tuning,

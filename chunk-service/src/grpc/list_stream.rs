@@ -70,7 +70,6 @@ async fn run(node: &Node, mut listing: Listing, answers: &mpsc::Sender<Answer>) 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::OnceLock;
 
     use proto::entropy::SeededEntropy;
     use proto::error::Reason;
@@ -83,13 +82,14 @@ mod tests {
 
     use super::*;
     use crate::config::Tuning;
+    use crate::identity::MemberCell;
     use crate::store::testing::world::{World, place};
     use crate::time::NodeTime;
 
     fn node(world: &World) -> Arc<Node> {
         Arc::new(Node {
             id: NodeId::generate(1, &SeededEntropy::new(1)),
-            membership: OnceLock::new(),
+            membership: MemberCell::default(),
             time: Arc::new(NodeTime::new(Arc::new(ManualClock::at(1)))),
             store: Arc::clone(&world.store),
             tuning: Tuning::default(),

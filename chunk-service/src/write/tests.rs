@@ -1,5 +1,4 @@
 use std::collections::VecDeque;
-use std::sync::OnceLock;
 
 use proto::rates::{BYTES_PER_SECOND_MIN, Pace};
 use proto::runtime::{SystemClock, TaskGroup};
@@ -7,6 +6,7 @@ use proto::traffic::TrafficClass;
 
 use super::*;
 use crate::config::Tuning;
+use crate::identity::MemberCell;
 use crate::pace::Paces;
 use crate::store::testing::world::{World, blob, pattern, place};
 use crate::time::NodeTime;
@@ -50,7 +50,7 @@ fn node(world: &World, tuning: Tuning) -> Arc<Node> {
     let entropy = proto::entropy::SeededEntropy::new(1);
     Arc::new(Node {
         id: proto::ids::NodeId::generate(1, &entropy),
-        membership: OnceLock::new(),
+        membership: MemberCell::default(),
         time: Arc::new(time),
         store: Arc::clone(&world.store),
         tuning,

@@ -286,6 +286,8 @@ impl ClusterService for Peer {
             server_time,
             heartbeat_interval_ms: state.interval_ms,
             worker_settings: Vec::new(),
+            hold_key_ids: Vec::new(),
+            keys: Vec::new(),
         }))
     }
 
@@ -417,6 +419,13 @@ impl ClusterService for Peer {
         &self,
         _request: Request<pb::RotateAdminTokenRequest>,
     ) -> Result<Response<pb::RotateAdminTokenResponse>, Status> {
+        Err(to_status(&Planned(Reason::ScopeMissing)))
+    }
+
+    async fn rotate_node_keys(
+        &self,
+        _request: Request<pb::RotateNodeKeysRequest>,
+    ) -> Result<Response<pb::RotateNodeKeysResponse>, Status> {
         Err(to_status(&Planned(Reason::ScopeMissing)))
     }
 

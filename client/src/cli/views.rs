@@ -211,6 +211,22 @@ pub(crate) struct NodeView<'a> {
     last_heartbeat_time: Option<String>,
     version: &'a str,
     class_loads: Vec<ClassLoadView>,
+    key_id: u32,
+    next_key_id: u32,
+}
+
+/// A key that a node is offered.
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeKeyOfferView<'a> {
+    node_id: &'a str,
+    next_key_id: u32,
+}
+
+impl<'a> From<&'a pb::NodeKeyOffer> for NodeKeyOfferView<'a> {
+    fn from(offer: &'a pb::NodeKeyOffer) -> Self {
+        let pb::NodeKeyOffer { node_id, next_key_id } = offer;
+        Self { node_id, next_key_id: *next_key_id }
+    }
 }
 
 /// What a chunk service does for one class of traffic.
@@ -257,6 +273,8 @@ impl<'a> From<&'a pb::Node> for NodeView<'a> {
             last_heartbeat_time: time(node.last_heartbeat_time.as_ref()),
             version: &node.version,
             class_loads: node.class_loads.iter().map(ClassLoadView::from).collect(),
+            key_id: node.key_id,
+            next_key_id: node.next_key_id,
         }
     }
 }

@@ -12,8 +12,8 @@ use crate::store::keys;
 use crate::store::records::{
     BlobRecord, BlockRecord, BlockSums, ChunkRecord, ClusterRecord, Damage, DamageRecord, DeletedRecord, Description,
     Encoding, ExtentRecord, GarbageChunkRecord, GarbageRecord, Holder, NameRecord, NodeRecord, Quota, Record,
-    RequestRecord, RestoreEnd, RestoreRecord, RetainedRecord, ReverseRecord, Scopes, TenantRecord, TokenRecord,
-    TrafficClass, UploadRecord, UploadState, UsageRecord, WorkerRecord, decode, encode,
+    RequestRecord, RestoreEnd, RestoreRecord, RetainedRecord, RetiredKey, ReverseRecord, Scopes, TenantRecord,
+    TokenRecord, TrafficClass, UploadRecord, UploadState, UsageRecord, WorkerRecord, decode, encode,
 };
 
 type Check = fn(&[u8]);
@@ -73,7 +73,15 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         encode(&block()),
         encode(&reverse()),
         encode(&cluster()),
-        encode(&NodeRecord { endpoint: "http://a:1".to_owned(), failure_domain: "rack".to_owned(), create_ms: 1 }),
+        encode(&NodeRecord {
+            endpoint: "http://a:1".to_owned(),
+            failure_domain: "rack".to_owned(),
+            create_ms: 1,
+            key_id: 2,
+            key_since_ms: 3,
+            next_key_id: 3,
+            retired_keys: vec![RetiredKey { key_id: 1, retire_ms: 3 }],
+        }),
         encode(&tenant()),
         encode(&UsageRecord { used_bytes: 1, used_blobs: 2, ..UsageRecord::default() }),
         encode(&token()),

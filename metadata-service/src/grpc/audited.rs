@@ -87,6 +87,7 @@ audited! {
     "ClusterService/ExportMetadata" pb::ExportMetadataRequest: |_| NEEDED, |_| "", |_| "", |_| "";
     "ClusterService/EndRestore" pb::EndRestoreRequest: |_| NEEDED, |_| "", |_| "", |_| "";
     "ClusterService/RotateAdminToken" pb::RotateAdminTokenRequest: |_| NEEDED, |_| "", |_| "", |m| &m.request_id;
+    "ClusterService/RotateNodeKeys" pb::RotateNodeKeysRequest: |_| NEEDED, |_| "", |m| &m.node_id, |_| "";
     "ClusterService/CreateJoinToken" pb::CreateJoinTokenRequest: |_| NEEDED, |_| "", |_| "", |m| &m.request_id;
 }
 

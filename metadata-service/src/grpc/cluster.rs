@@ -7,7 +7,9 @@ use tonic::{Request, Response, Status, async_trait};
 use super::answers::ExportStream;
 use super::audited::{Audited, command_on_record};
 use super::check_stream::{self, CheckStream};
-use super::convert::{Call, HeartbeatOf, IncludeSecrets, ListDamagedChunks, ListNodeChunks, ListNodes, ReportChunks};
+use super::convert::{
+    Call, HeartbeatOf, IncludeSecrets, ListDamagedChunks, ListNodeChunks, ListNodes, NodeOrAll, ReportChunks,
+};
 use super::{Answer, answer, command, refused};
 use crate::error::MetadataError;
 use crate::service::Service;
@@ -42,8 +44,8 @@ impl ClusterService for ClusterHandlers {
     }
 
     async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Answer<pb::HeartbeatResponse> {
-        let HeartbeatOf { node, endpoint, report } = command(request)?;
-        answer(self.service.heartbeat(node, endpoint, report).await)
+        let HeartbeatOf { node, endpoint, held_keys, report } = command(request)?;
+        answer(self.service.heartbeat(node, endpoint, held_keys, report).await)
     }
 
     async fn list_nodes(&self, request: Request<pb::ListNodesRequest>) -> Answer<pb::ListNodesResponse> {
@@ -117,6 +119,14 @@ impl ClusterService for ClusterHandlers {
         request: Request<pb::CreateJoinTokenRequest>,
     ) -> Answer<pb::CreateJoinTokenResponse> {
         answer(self.service.create_join_token(self.on_record(request).await?).await)
+    }
+
+    async fn rotate_node_keys(
+        &self,
+        request: Request<pb::RotateNodeKeysRequest>,
+    ) -> Answer<pb::RotateNodeKeysResponse> {
+        let NodeOrAll(node) = self.on_record(request).await?;
+        answer(self.service.rotate_node_keys(node).await)
     }
 
     async fn check_cluster(&self, request: Request<pb::CheckClusterRequest>) -> Answer<Self::CheckClusterStream> {

@@ -7,7 +7,7 @@ mod tokens;
 mod uploads;
 
 pub(super) use self::cluster::{
-    HeartbeatOf, IncludeSecrets, ListDamagedChunks, ListNodeChunks, ListNodes, ReportChunks,
+    HeartbeatOf, IncludeSecrets, ListDamagedChunks, ListNodeChunks, ListNodes, NodeOrAll, ReportChunks,
 };
 pub(super) use self::tenants::ListTenants;
 pub(super) use self::tokens::RotateTenantToken;

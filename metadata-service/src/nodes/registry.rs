@@ -10,12 +10,11 @@ use proto::secret::SecretKey;
 use proto::traffic::ClassLoad;
 use tokio::time::Instant;
 
+use super::keys::{self, KeyTimes};
+use crate::config::Tuning;
 use crate::placement::Candidate;
 use crate::store::records::NodeRecord;
 use crate::workers::board::WorkerView;
-
-/// Number of every node's one key, until keys rotate.
-pub const KEY_ID: u32 = 1;
 
 /// How a node says that it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,13 +79,15 @@ pub struct NodeStatus {
 pub struct Registry {
     secret: SecretKey,
     lost_after: Duration,
+    key_times: KeyTimes,
     nodes: RwLock<BTreeMap<NodeId, Entry>>,
 }
 
 impl Registry {
     /// An empty registry; `secret` is the cluster's.
-    pub fn new(secret: SecretKey, lost_after: Duration) -> Self {
-        Self { secret, lost_after, nodes: RwLock::default() }
+    pub fn new(secret: SecretKey, tuning: &Tuning) -> Self {
+        let (lost_after, key_times) = (tuning.node_lost_after, KeyTimes::of(tuning));
+        Self { secret, lost_after, key_times, nodes: RwLock::default() }
     }
 
     // A panic elsewhere leaves no half-changed entry, so a poisoned lock is used on.
@@ -106,7 +107,7 @@ impl Registry {
         if known.is_some_and(|known| known.sequence > sequence) {
             return;
         }
-        let key = NodeKey::derive(&self.secret, node, KEY_ID);
+        let key = NodeKey::derive(&self.secret, node, keys::current(&record));
         let heard = nodes.remove(&node).and_then(|entry| entry.heard);
         nodes.insert(node, Entry { record, sequence, key, heard });
     }
@@ -124,12 +125,32 @@ impl Registry {
         self.read().get(&node).map(|entry| entry.record.endpoint.clone())
     }
 
-    /// A node's key of that number.
-    pub fn key(&self, node: NodeId, key_id: u32) -> Option<NodeKey> {
-        self.read().get(&node).map(|entry| entry.key.clone()).filter(|key| key.key_id == key_id)
+    /// A node's key of that number, if receipts under it are accepted now.
+    pub fn receipt_key(&self, node: NodeId, key_id: u32, now_ms: u64) -> Option<NodeKey> {
+        let nodes = self.read();
+        let Entry { record, key, .. } = nodes.get(&node)?;
+        if key.key_id == key_id {
+            return Some(key.clone());
+        }
+        keys::signs_receipts(record, key_id, now_ms, self.key_times)
+            .then(|| NodeKey::derive(&self.secret, node, key_id))
     }
 
-    /// The key to sign with, and where clients reach the node.
+    /// The keys that a node is to hold, the one to sign with first.
+    pub fn keys_to_hold(&self, node: NodeId, now_ms: u64) -> Vec<NodeKey> {
+        let nodes = self.read();
+        let numbers = nodes.get(&node).map(|entry| keys::to_hold(&entry.record, now_ms, self.key_times));
+        numbers.into_iter().flatten().map(|key_id| NodeKey::derive(&self.secret, node, key_id)).collect()
+    }
+
+    /// Whether a heartbeat in which a node names these keys changes its row.
+    pub fn changes_keys(&self, node: NodeId, held: &[u32], now_ms: u64) -> bool {
+        let nodes = self.read();
+        let changed = |entry: &Entry| keys::after_heartbeat(&entry.record, held, now_ms, self.key_times).is_some();
+        nodes.get(&node).is_some_and(changed)
+    }
+
+    /// The key to mint under, and where clients reach the node.
     pub fn access(&self, node: NodeId) -> Option<(NodeKey, String)> {
         self.read().get(&node).map(|entry| (entry.key.clone(), entry.record.endpoint.clone()))
     }
@@ -186,10 +207,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_node_is_alive_while_it_is_heard_of_and_lost_afterwards() {
         let entropy = SeededEntropy::new(1);
-        let registry = Registry::new(SecretKey::generate(&entropy), Duration::from_secs(30));
+        let registry = Registry::new(SecretKey::generate(&entropy), &Tuning::default());
         let node = NodeId::generate(1, &entropy);
         assert!(!registry.heard(node, 1, Report::default()), "a stranger's heartbeat counts for nothing");
-        let record = NodeRecord { endpoint: "http://a".to_owned(), failure_domain: String::new(), create_ms: 1 };
+        let record = NodeRecord { endpoint: "http://a".to_owned(), create_ms: 1, ..NodeRecord::default() };
         registry.put(node, record.clone(), 1);
         let state = || registry.list(None, 10).first().map(|node| node.state);
         assert_eq!(state(), Some(State::Lost));
@@ -211,10 +232,10 @@ mod tests {
     #[test]
     fn the_row_of_the_later_commit_stays_whichever_comes_first() {
         let entropy = SeededEntropy::new(1);
-        let registry = Registry::new(SecretKey::generate(&entropy), Duration::from_secs(30));
+        let registry = Registry::new(SecretKey::generate(&entropy), &Tuning::default());
         let node = NodeId::generate(1, &entropy);
         let put = |endpoint: &str, sequence| {
-            let record = NodeRecord { endpoint: endpoint.to_owned(), failure_domain: String::new(), create_ms: 1 };
+            let record = NodeRecord { endpoint: endpoint.to_owned(), create_ms: 1, ..NodeRecord::default() };
             registry.put(node, record, sequence);
             registry.endpoint(node).unwrap()
         };

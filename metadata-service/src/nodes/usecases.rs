@@ -46,11 +46,9 @@ pub fn register(
         Holder::Admin | Holder::Tenant(_) | Holder::Node(_) => return Err(MetadataError::TokenInvalid),
     }
     let known: Option<NodeRecord> = read(view, &keys::node(command.node))?;
-    let record = NodeRecord {
-        endpoint: command.endpoint.clone(),
-        failure_domain: command.failure_domain.clone(),
-        create_ms: known.map_or(context.now_ms, |known| known.create_ms),
-    };
+    let known = known.unwrap_or_else(|| NodeRecord { create_ms: context.now_ms, ..NodeRecord::default() });
+    let (endpoint, failure_domain) = (command.endpoint.clone(), command.failure_domain.clone());
+    let record = NodeRecord { endpoint, failure_domain, ..known };
     let own = tokens::of_node(context.secret, command.node);
     let mut batch = Batch::default();
     batch.set(key, &TokenRecord { holder: Holder::Join(Some(command.node)), ..token });

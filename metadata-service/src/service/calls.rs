@@ -181,7 +181,8 @@ impl Service {
 
     /// Checks the signatures of receipts; what they say is held against the plan in the commit.
     fn verify_receipts(&self, signed: &[Bytes]) -> Result<Vec<Receipt>, MetadataError> {
-        let key_of = |node, key_id| self.registry().key(node, key_id);
+        let now_ms = self.now_ms();
+        let key_of = |node, key_id| self.registry().receipt_key(node, key_id, now_ms);
         let verify = |signed: &Bytes| match receipt::verify(signed, key_of) {
             Ok(receipt) if receipt.cluster == self.cluster().id => Ok(receipt),
             Ok(_foreign) => Err(MetadataError::ReceiptInvalid("it is of another cluster")),

@@ -11,6 +11,7 @@ use super::Service;
 use crate::coordinator::blobs::{Page, page};
 use crate::error::MetadataError;
 use crate::nodes::damage::{self, ChunkReport, DamagedChunk, NodeChunk};
+use crate::nodes::keys as node_keys;
 use crate::nodes::usecases::{self, Described, RegisterNode};
 use crate::nodes::{NodeStatus, Report};
 use crate::page_token::Listing;
@@ -30,6 +31,17 @@ pub struct Beat {
     pub interval_ms: u64,
     /// How its background work is to run.
     pub workers: Vec<(WorkerName, WorkerRecord)>,
+    /// Which keys it is to hold.
+    pub keys: KeyOrder,
+}
+
+/// Which keys a node is to hold.
+#[derive(Debug, Clone, Default)]
+pub struct KeyOrder {
+    /// Their numbers, the one to sign with first.
+    pub hold: Vec<u32>,
+    /// Those that it does not name.
+    pub given: Vec<NodeKey>,
 }
 
 /// What a node gets when it joins.
@@ -37,8 +49,8 @@ pub struct Beat {
 pub struct Joined {
     /// The cluster.
     pub cluster: ClusterId,
-    /// The node's key.
-    pub key: NodeKey,
+    /// The node's keys, the one to sign with first.
+    pub keys: Vec<NodeKey>,
     /// Its token.
     pub token: Token,
     /// The time, and how often to send a heartbeat.
@@ -75,7 +87,8 @@ pub struct ClusterStatus {
 impl Service {
     fn beat(&self) -> Beat {
         let interval_ms = millis(self.tuning().heartbeat_interval);
-        Beat { now_ms: self.now_ms(), interval_ms, workers: self.workers().of_nodes() }
+        let (workers, keys) = (self.workers().of_nodes(), KeyOrder::default());
+        Beat { now_ms: self.now_ms(), interval_ms, workers, keys }
     }
 
     /// See [`usecases::register`].
@@ -89,16 +102,21 @@ impl Service {
         let (record, sequence) = decided.await?;
         failpoint!("register_node.durable");
         self.registry().put(node, record, sequence);
-        let (key, _endpoint) = self.registry().access(node).ok_or_else(|| MetadataError::missing("node"))?;
-        let cluster = self.cluster();
-        Ok(Joined { cluster: cluster.id, key, token: tokens::of_node(&cluster.secret, node), beat: self.beat() })
+        let (cluster, keys) = (self.cluster(), self.registry().keys_to_hold(node, self.now_ms()));
+        Ok(Joined { cluster: cluster.id, keys, token: tokens::of_node(&cluster.secret, node), beat: self.beat() })
     }
 
-    /// Notes a heartbeat; a new endpoint is made durable, and only then told to clients.
+    /// Notes a heartbeat of a node that holds these keys; a new endpoint is made durable, and only then told to clients.
     ///
     /// # Errors
     /// [`MetadataError`].
-    pub async fn heartbeat(&self, node: NodeId, endpoint: String, report: Report) -> Result<Beat, MetadataError> {
+    pub async fn heartbeat(
+        &self,
+        node: NodeId,
+        endpoint: String,
+        held: Vec<u32>,
+        report: Report,
+    ) -> Result<Beat, MetadataError> {
         if !self.registry().heard(node, self.now_ms(), report) {
             return Err(MetadataError::missing("node"));
         }
@@ -108,7 +126,43 @@ impl Service {
             let (record, sequence) = decided.await?;
             self.registry().put(node, record, sequence);
         }
-        Ok(self.beat())
+        Ok(Beat { keys: self.key_order(node, held).await?, ..self.beat() })
+    }
+
+    /// Takes note of the keys that a node names, durably where it matters, and tells which it is to hold.
+    async fn key_order(&self, node: NodeId, held: Vec<u32>) -> Result<KeyOrder, MetadataError> {
+        if self.registry().changes_keys(node, &held, self.now_ms()) {
+            let names = held.clone();
+            let decided = self
+                .decide(move |view, context| Ok(with_sequence(view, node_keys::heard(view, context, node, &names)?)));
+            let (record, sequence) = decided.await?;
+            failpoint!("rotate_key.durable");
+            tracing::info!(%node, key_id = node_keys::current(&record), next = record.next_key_id, "the node's keys");
+            self.registry().put(node, record, sequence);
+        }
+        let keys = self.registry().keys_to_hold(node, self.now_ms());
+        let hold = keys.iter().map(|key| key.key_id).collect();
+        let given = keys.into_iter().filter(|key| !held.is_empty() && !held.contains(&key.key_id)).collect();
+        Ok(KeyOrder { hold, given })
+    }
+
+    /// Offers a node, or every node, its next key; they take it with their heartbeats. Returns the nodes and the numbers
+    /// of the keys on offer.
+    ///
+    /// # Errors
+    /// [`MetadataError::Field`] for an unknown node; [`MetadataError::TooManyKeys`]; [`MetadataError`].
+    pub async fn rotate_node_keys(&self, node: Option<NodeId>) -> Result<Vec<(NodeId, u32)>, MetadataError> {
+        let every = || self.registry().list(None, usize::MAX).into_iter().map(|status| status.node).collect();
+        let nodes: Vec<NodeId> = node.map_or_else(every, |node| vec![node]);
+        let mut offers = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let decided =
+                self.decide(move |view, context| Ok(with_sequence(view, node_keys::offer(view, context, node)?)));
+            let (record, sequence) = decided.await?;
+            offers.push((node, record.next_key_id));
+            self.registry().put(node, record, sequence);
+        }
+        Ok(offers)
     }
 
     /// See [`usecases::describe_chunk`].

@@ -1,7 +1,6 @@
 //! A service over any engine, for unit tests.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use proto::entropy::{Entropy, SeededEntropy};
 use proto::ids::ClusterId;
@@ -40,7 +39,8 @@ pub(crate) fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
     let secret = SecretKey::generate(entropy.as_ref());
     let id = ClusterId::generate(1, entropy.as_ref());
     let cluster = Cluster { id, secret: secret.clone(), epoch: 1, restores: Vec::new() };
-    let (tuning, registry) = (Tuning::default(), Arc::new(Registry::new(secret, Duration::from_secs(30))));
+    let tuning = Tuning::default();
+    let registry = Arc::new(Registry::new(secret, &tuning));
     let mint = Mint {
         cluster: cluster.id,
         life: tuning.capability_life,

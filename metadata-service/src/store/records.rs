@@ -26,7 +26,7 @@ use proto::checksum::crc32c;
 
 pub use self::blob::{BlobRecord, DeletedRecord, Description, NameRecord, RetainedRecord};
 pub use self::block::{BlockRecord, BlockSums, ChunkRecord, Encoding, ExtentRecord, ReverseRecord};
-pub use self::cluster::{ClusterRecord, NodeRecord, RESTORES_MAX, RestoreEnd, RestoreRecord, SCHEMA};
+pub use self::cluster::{ClusterRecord, NodeRecord, RESTORES_MAX, RestoreEnd, RestoreRecord, RetiredKey, SCHEMA};
 pub use self::damage::{Damage, DamageRecord};
 pub use self::garbage::{GarbageChunkRecord, GarbageRecord};
 pub use self::tenant::{MORE_TOKENS_MAX, Quota, RequestRecord, TenantRecord, TrafficClass, UsageRecord};

@@ -1,9 +1,14 @@
 //! Nodes: joining, living, being told about chunks.
 
+use std::time::Duration;
+
+use proto::capability::NodeKey;
 use proto::entropy::OsEntropy;
 use proto::error::Reason;
 use proto::ids::NodeId;
 use proto::pb;
+use proto::runtime::clock::Clock as _;
+use proto::secret::SecretKey;
 
 use crate::world::{FakeNode, NODE_ENDPOINT, World, put, reason, refusal};
 
@@ -127,4 +132,44 @@ async fn the_cluster_s_status_adds_up() {
     let usage = status.usage.unwrap();
     assert_eq!((usage.used_blobs, usage.used_bytes, usage.reserved_bytes), (2, 17, 0));
     assert!(status.sequence > 0 && status.read_only_reason.is_empty());
+}
+
+#[tokio::test]
+async fn a_node_s_next_key_is_used_when_the_node_says_that_it_holds_it_and_not_before() {
+    let world = World::new().await;
+    let token = world.tenant("posts").await;
+    let node = world.node().await;
+    let rotate = async |named: &str| {
+        let request = pb::RotateNodeKeysRequest { node_id: named.to_owned() };
+        world.cluster(&world.admin_token()).rotate_node_keys(request).await
+    };
+    let offers = rotate("").await.unwrap().into_inner().offers;
+    assert_eq!((offers[0].node_id.as_str(), offers[0].next_key_id), (node.id.to_string().as_str(), 2));
+    assert_eq!(rotate(&node.id.to_string()).await.unwrap().into_inner().offers, offers, "a repeat offers the same");
+    let stranger = NodeId::generate(1, &OsEntropy).to_string();
+    assert_eq!(reason(rotate(&stranger).await), Reason::FieldInvalid);
+    let beat = async |key_ids: &[u32]| {
+        let request = pb::HeartbeatRequest { key_ids: key_ids.to_vec(), ..node.heartbeat() };
+        world.cluster(&node.token).heartbeat(request).await.unwrap().into_inner()
+    };
+    let capability = async || {
+        let request = pb::StartUploadRequest { size_bytes: Some(1), ..Default::default() };
+        let started = world.metadata(&token).start_upload(request).await.unwrap().into_inner();
+        started.blocks[0].chunks[0].capability.clone()
+    };
+    let answer = beat(&[1]).await;
+    assert_eq!(answer.hold_key_ids, [1, 2]);
+    let [given] = answer.keys.as_slice() else { panic!("{:?}", answer.hold_key_ids) };
+    let next = NodeKey { key_id: given.key_id, secret: SecretKey::from_slice(&given.secret).unwrap() };
+    let made_with = |text: &str, key: &NodeKey| {
+        let now_ms = world.clock.now_ms();
+        proto::capability::verify(text, std::slice::from_ref(key), node.cluster, node.id, now_ms, 0).is_ok()
+    };
+    assert!(made_with(&capability().await, &node.key), "the node has not said that it holds the next");
+    let answer = beat(&[1, 2]).await;
+    assert_eq!((answer.hold_key_ids, answer.keys.len()), (vec![2, 1], 0));
+    assert!(made_with(&capability().await, &next));
+    world.clock.advance(Duration::from_secs(16 * 60 + 1));
+    assert_eq!(beat(&[2, 1]).await.hold_key_ids, [2], "nothing that was permitted under the first is valid any more");
+    assert_eq!(beat(&[]).await.keys.len(), 0, "a node that names no keys is given none");
 }

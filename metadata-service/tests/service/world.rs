@@ -179,6 +179,7 @@ impl FakeNode {
             version: "test".to_owned(),
             workers: Vec::new(),
             class_loads: Vec::new(),
+            key_ids: vec![self.key.key_id],
         }
     }
 

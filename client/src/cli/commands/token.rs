@@ -18,7 +18,7 @@ use crate::cli::credentials::{Holder, Secret};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::{Align, Table, escape};
 use crate::cli::units::time_in_seconds;
-use crate::cli::views::{AdminRotationView, TenantTokenView, scope_names};
+use crate::cli::views::{AdminRotationView, NodeKeyOfferView, TenantTokenView, scope_names};
 use proto::ids::TenantId;
 
 /// Make, list, end and rotate tokens: a tenant's with fewer rights or an end, the admin's, and those for joining
@@ -36,7 +36,7 @@ enum Action {
     List(TenantArg),
     /// End a token of a tenant at once
     Revoke(Revoke),
-    /// Make the next main token of a tenant, or the next admin token; the one before stays valid for a while
+    /// Make the next main token of a tenant, the next admin token, or the nodes' next keys; those before stay valid for a while
     Rotate(Rotate),
 }
 
@@ -54,11 +54,14 @@ struct Revoke {
 #[derive(Debug, Args)]
 struct Rotate {
     /// The tenant. The token before stays valid until the next rotation.
-    #[arg(short = 't', long = "tenant", value_name = "TENANT", required_unless_present = "admin")]
+    #[arg(short = 't', long = "tenant", value_name = "TENANT", required_unless_present_any = ["admin", "nodes"])]
     tenant: Option<TenantId>,
     /// The admin token. The one before stays valid for the overlap.
     #[arg(long, conflicts_with = "tenant")]
     admin: bool,
+    /// The keys of all chunk services, with which capabilities and receipts are signed. Nothing in flight fails.
+    #[arg(long, conflicts_with_all = ["tenant", "admin"])]
+    nodes: bool,
     /// How long the admin token before stays valid: 1h unless said otherwise, at most 7d, 0s to end it at once.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "admin")]
     overlap: Option<Duration>,
@@ -125,9 +128,21 @@ impl Rotate {
     async fn run(self, context: &Context) -> Result<(), Failure> {
         match self.tenant {
             Some(tenant) => RotateToken { tenant: TenantArg { tenant } }.run(context).await,
+            None if self.nodes => rotate_nodes(context).await,
             None => rotate_admin(context, self.overlap).await,
         }
     }
+}
+
+async fn rotate_nodes(context: &Context) -> Result<(), Failure> {
+    let session = context.admin(None)?;
+    let offers = session.client.rotate_node_keys(None).await;
+    let offers = offers.map_err(|error| session.failed("token rotate", &error))?;
+    if context.out.json() {
+        return offers.iter().try_for_each(|offer| context.out.object(&NodeKeyOfferView::from(offer)));
+    }
+    context.note("Each node takes its next key with its next heartbeats; 'mini-tectonic-rs status --json' shows when.");
+    Ok(())
 }
 
 async fn rotate_admin(context: &Context, overlap: Option<Duration>) -> Result<(), Failure> {

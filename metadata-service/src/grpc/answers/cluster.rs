@@ -1,12 +1,14 @@
 //! Nodes and the cluster.
 
 use bytes::Bytes;
+use proto::capability::NodeKey;
 use proto::ids::{ChunkId, NodeId};
 use proto::pb;
 use proto::runtime::worker::Pass;
 
 use super::{FromAnswer, timestamp, usage};
 use crate::nodes::damage::{DamagedChunk, NodeChunk};
+use crate::nodes::keys;
 use crate::nodes::usecases::Described;
 use crate::nodes::{NodeStatus, State};
 use crate::service::{Beat, ClusterStatus, Joined};
@@ -15,11 +17,9 @@ use crate::workers::board::{WorkerName, WorkerView};
 
 impl FromAnswer<Joined> for pb::RegisterNodeResponse {
     fn from_answer(joined: Joined) -> Self {
-        let key = joined.key;
-        let secret = Bytes::copy_from_slice(key.secret.expose());
         Self {
             cluster_id: joined.cluster.to_string(),
-            keys: vec![pb::NodeKey { key_id: key.key_id, secret }],
+            keys: joined.keys.iter().map(node_key).collect(),
             node_token: joined.token.expose().to_string(),
             server_time: Some(timestamp(joined.beat.now_ms)),
             heartbeat_interval_ms: joined.beat.interval_ms,
@@ -33,8 +33,21 @@ impl FromAnswer<Beat> for pb::HeartbeatResponse {
             server_time: Some(timestamp(beat.now_ms)),
             heartbeat_interval_ms: beat.interval_ms,
             worker_settings: beat.workers.into_iter().map(settings).collect(),
+            hold_key_ids: beat.keys.hold,
+            keys: beat.keys.given.iter().map(node_key).collect(),
         }
     }
+}
+
+impl FromAnswer<Vec<(NodeId, u32)>> for pb::RotateNodeKeysResponse {
+    fn from_answer(offers: Vec<(NodeId, u32)>) -> Self {
+        let offer = |(node, next_key_id): (NodeId, u32)| pb::NodeKeyOffer { node_id: node.to_string(), next_key_id };
+        Self { offers: offers.into_iter().map(offer).collect() }
+    }
+}
+
+fn node_key(key: &NodeKey) -> pb::NodeKey {
+    pb::NodeKey { key_id: key.key_id, secret: Bytes::copy_from_slice(key.secret.expose()) }
 }
 
 fn settings((name, record): (WorkerName, WorkerRecord)) -> pb::WorkerSettings {
@@ -163,6 +176,8 @@ impl From<NodeStatus> for pb::Node {
         };
         Self {
             node_id: status.node.to_string(),
+            key_id: keys::current(&status.record),
+            next_key_id: status.record.next_key_id,
             endpoint: status.record.endpoint,
             failure_domain: status.record.failure_domain,
             state: state.into(),

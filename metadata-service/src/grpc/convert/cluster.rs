@@ -30,8 +30,12 @@ const WORKERS_PER_NODE_MAX: usize = 16;
 pub(in crate::grpc) struct HeartbeatOf {
     pub(in crate::grpc) node: NodeId,
     pub(in crate::grpc) endpoint: String,
+    pub(in crate::grpc) held_keys: Vec<u32>,
     pub(in crate::grpc) report: Report,
 }
+
+/// Most keys of a node that are looked at; it is never told to hold nearly as many.
+const KEYS_PER_NODE_MAX: usize = 256;
 
 /// Longest text of what was found of a chunk.
 const DETAIL_BYTES_MAX: usize = 255;
@@ -64,6 +68,10 @@ pub(in crate::grpc) struct ListNodes {
     pub(in crate::grpc) size: usize,
     pub(in crate::grpc) token: String,
 }
+
+/// One node, or every node.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::grpc) struct NodeOrAll(pub(in crate::grpc) Option<NodeId>);
 
 /// Whether an export is to hold secrets.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +111,8 @@ impl TryFrom<Call<pb::HeartbeatRequest>> for HeartbeatOf {
             workers: message.workers.iter().take(WORKERS_PER_NODE_MAX).map(worker).collect(),
             loads: loads(&message.class_loads),
         };
-        Ok(Self { node: own, endpoint: endpoint(&message.endpoint)?, report })
+        let held_keys = message.key_ids.into_iter().take(KEYS_PER_NODE_MAX).collect();
+        Ok(Self { node: own, endpoint: endpoint(&message.endpoint)?, held_keys, report })
     }
 }
 
@@ -169,6 +178,14 @@ impl TryFrom<Call<pb::RunWorkerRequest>> for (WorkerName, bool) {
     type Error = MetadataError;
     fn try_from(Call { message, .. }: Call<pb::RunWorkerRequest>) -> Result<Self, MetadataError> {
         Ok((worker_name(&message.name)?, message.accept_all))
+    }
+}
+
+impl TryFrom<Call<pb::RotateNodeKeysRequest>> for NodeOrAll {
+    type Error = MetadataError;
+    fn try_from(Call { message, .. }: Call<pb::RotateNodeKeysRequest>) -> Result<Self, MetadataError> {
+        let named = Some(message.node_id.as_str()).filter(|named| !named.is_empty());
+        Ok(Self(named.map(|named| id("node_id", named)).transpose()?))
     }
 }
 

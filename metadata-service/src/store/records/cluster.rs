@@ -175,6 +175,29 @@ pub struct NodeRecord {
     /// When it registered.
     #[prost(uint64, tag = "3")]
     pub create_ms: u64,
+    /// Number of the key that capabilities are minted under; 0 for the first, which is 1.
+    #[prost(uint32, tag = "4")]
+    pub key_id: u32,
+    /// Since when; 0 since it registered.
+    #[prost(uint64, tag = "5")]
+    pub key_since_ms: u64,
+    /// Number of the key on offer; 0 for none.
+    #[prost(uint32, tag = "6")]
+    pub next_key_id: u32,
+    /// Keys before, the oldest first.
+    #[prost(message, repeated, tag = "7")]
+    pub retired_keys: Vec<RetiredKey>,
+}
+
+/// A key that was replaced.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct RetiredKey {
+    /// Its number.
+    #[prost(uint32, tag = "1")]
+    pub key_id: u32,
+    /// When it was replaced.
+    #[prost(uint64, tag = "2")]
+    pub retire_ms: u64,
 }
 
 impl Record for NodeRecord {

@@ -163,7 +163,15 @@ fn every_record_reads_as_written_and_no_damaged_one_is_read() {
         keeps(&TokenRecord::new(holder, Sha256::of(b"s")));
     }
     keeps(&RequestRecord { fingerprint: Sha256::of(b"f"), object: vec![1, 2], expire_ms: 3 });
-    keeps(&NodeRecord { endpoint: "http://a".to_owned(), failure_domain: "rack".to_owned(), create_ms: 1 });
+    keeps(&NodeRecord {
+        endpoint: "http://a".to_owned(),
+        failure_domain: "rack".to_owned(),
+        create_ms: 1,
+        key_id: 2,
+        key_since_ms: 3,
+        next_key_id: 3,
+        retired_keys: vec![RetiredKey { key_id: 1, retire_ms: 3 }],
+    });
     let cluster = ClusterId::generate(1, &entropy);
     let ends = [RestoreEnd::Undecided, RestoreEnd::Keep, RestoreEnd::Discard];
     let restores = ends.map(|end| RestoreRecord { import_ms: 2, epoch: 1, sequence: 9, end });

@@ -21,7 +21,6 @@ use crate::coordinator::request::RequestId;
 use crate::coordinator::start::StartUpload;
 use crate::coordinator::tenants::UpdateTenant;
 use crate::coordinator::undelete::UndeleteBlob;
-use crate::nodes::registry::KEY_ID;
 use crate::service::WritePlan;
 use crate::store::keys::RequestScope;
 use crate::store::records::{Description, Quota};
@@ -204,7 +203,7 @@ impl World {
     }
 
     fn sign(&self, receipt: &Receipt) -> Bytes {
-        receipt::sign(receipt, &self.service.registry().key(receipt.node, KEY_ID).expect("every node is registered"))
+        receipt::sign(receipt, &self.service.registry().access(receipt.node).expect("every node is registered").0)
     }
 
     async fn abort(&mut self, which: Which) {

@@ -366,9 +366,9 @@ fn service(
     dice: &Dice,
     node_ids: &[NodeId],
 ) -> Service {
-    let registry = Arc::new(Registry::new(cluster.secret.clone(), tuning.node_lost_after));
+    let registry = Arc::new(Registry::new(cluster.secret.clone(), tuning));
     for node in node_ids {
-        let record = NodeRecord { endpoint: "http://node".to_owned(), failure_domain: String::new(), create_ms: 1 };
+        let record = NodeRecord { endpoint: "http://node".to_owned(), create_ms: 1, ..NodeRecord::default() };
         registry.put(*node, record, 1);
     }
     hear(&registry, node_ids);

@@ -137,7 +137,7 @@ pub(super) const OPERATIONS: [Operation; 40] = [
         effect: Effect::Frees,
         run: |s| {
             Box::pin(async move {
-                s.service.heartbeat(s.node, "http://[::1]:7".to_owned(), Report::default()).await.map(drop)
+                s.service.heartbeat(s.node, "http://[::1]:7".to_owned(), Vec::new(), Report::default()).await.map(drop)
             })
         },
     },
