@@ -157,6 +157,7 @@ const ROWS: &[Row] = rows! {
         |_v| pb::RotateAdminTokenRequest { request_id: once("rotate admin", ""), ..Default::default() };
     "ClusterService/CreateJoinToken" Access::Admin, &[Field::Nothing],
         |_v| pb::CreateJoinTokenRequest { request_id: once("join", ""), ..Default::default() };
+    "ClusterService/RotateNodeKeys" Access::Admin, &[Field::Nothing], |_v| pb::RotateNodeKeysRequest::default();
 };
 
 fn sound(chunk_id: String) -> pb::ChunkReport {
