@@ -17,7 +17,6 @@ use crate::auth::Authenticator;
 use crate::config::Tuning;
 use crate::mint::Mint;
 use crate::nodes::chunks::{ChunkPages, NodeError, Verdict};
-use crate::nodes::registry::KEY_ID;
 use crate::nodes::{ChunkNodes, Condemned, Deletion, Report};
 use crate::service::testing::parts;
 use crate::service::{Parts, Service};
@@ -119,7 +118,7 @@ impl Site {
 
     /// The key of a node.
     pub(super) fn key(&self, node: NodeId) -> NodeKey {
-        self.service.registry().key(node, KEY_ID).expect("every node is registered")
+        self.service.registry().access(node).expect("every node is registered").0
     }
 
     /// No two slots share a moment: ids are in the order of their drawing.
@@ -169,7 +168,7 @@ fn service(engine: &Arc<dyn Engine>, clock: &Arc<ManualClock>, sources: &Arc<Sou
     let tuning = Tuning { block_bytes: BLOCK, block_bytes_unknown_size: BLOCK, ..Tuning::default() };
     let parts = parts(Arc::clone(engine), Arc::<ManualClock>::clone(clock));
     for node in nodes {
-        let record = NodeRecord { endpoint: "http://node".to_owned(), failure_domain: String::new(), create_ms: 1 };
+        let record = NodeRecord { endpoint: "http://node".to_owned(), create_ms: 1, ..NodeRecord::default() };
         parts.registry.put(*node, record, 1);
     }
     let entropy: Arc<dyn Entropy> = Arc::<Sources>::clone(sources);

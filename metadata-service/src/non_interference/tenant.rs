@@ -7,6 +7,7 @@ use bytes::Bytes;
 use proto::checksum::Sha256;
 use proto::ids::TenantId;
 use proto::pb;
+use proto::rates::Rates;
 
 use super::calls::{Answer, Plain, client, receipt, seen, with_token};
 use super::site::{Actor, Site};
@@ -122,8 +123,13 @@ impl Tenant {
         site.act_as(actor);
         let id: TenantId = if actor == Actor::Bella { "bella" } else { "anton" }.parse().unwrap();
         let quota = Quota { max_bytes: Some(300), ..Quota::default() };
-        let command =
-            RegisterTenant { tenant: id.clone(), request: operator(), quota, traffic_class: TrafficClass::Silver };
+        let command = RegisterTenant {
+            tenant: id.clone(),
+            request: operator(),
+            quota,
+            traffic_class: TrafficClass::Silver,
+            rates: Rates::default(),
+        };
         let (_tenant, token) = site.service.register_tenant(command).await.unwrap();
         let token = token.expose().to_string();
         Self {
@@ -316,7 +322,8 @@ impl Tenant {
     /// The operator's answer is not the tenant's; what it changes shows in the tenant's next ones.
     async fn quota(&self, site: &Site, bytes: u64, blobs: u64) {
         let quota = Some(Quota { max_bytes: Some(bytes), max_blobs: Some(blobs), ..Quota::default() });
-        let command = UpdateTenant { tenant: self.id.clone(), request: operator(), quota, traffic_class: None };
+        let command =
+            UpdateTenant { tenant: self.id.clone(), request: operator(), quota, traffic_class: None, rates: None };
         site.service.update_tenant(command).await.unwrap();
     }
 
