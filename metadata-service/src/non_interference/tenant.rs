@@ -8,7 +8,6 @@ use proto::checksum::Sha256;
 use proto::ids::TenantId;
 use proto::pb;
 use proto::rates::Rates;
-use proto::rates::Rates;
 
 use super::calls::{Answer, Plain, client, receipt, seen, with_token};
 use super::site::{Actor, Site};
