@@ -107,6 +107,12 @@ pub struct Tuning {
     /// ReadChunk streams at once
     #[arg(long, env = "MINI_TECTONIC_READ_STREAMS_MAX", value_name = "COUNT", default_value_t = 512)]
     pub read_streams_max: usize,
+    /// ReadChunk streams of one tenant at once
+    #[arg(long, env = "MINI_TECTONIC_READ_STREAMS_PER_TENANT", value_name = "COUNT", default_value_t = 256)]
+    pub read_streams_per_tenant: usize,
+    /// Bytes of all ReadChunk streams together that may be read and not yet sent
+    #[arg(long, env = "MINI_TECTONIC_READ_BUFFERS", value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    pub read_buffers: u64,
     /// Free space of the disk below which no chunk is taken; reads and deletes go on
     #[arg(long, env = "MINI_TECTONIC_CHUNK_LOW_WATERMARK", value_name = "SIZE", default_value = "256MiB", value_parser = size)]
     pub chunk_low_watermark: u64,
@@ -149,6 +155,8 @@ impl Default for Tuning {
             write_sessions_per_tenant: 256,
             write_buffers: 64 * limits::MIB,
             read_streams_max: 512,
+            read_streams_per_tenant: 256,
+            read_buffers: 256 * limits::MIB,
             chunk_low_watermark: 256 * limits::MIB,
             stream_stall: limits::STREAM_STALL,
             stream_life: limits::STREAM_LIFE_MAX,
@@ -177,6 +185,9 @@ impl Tuning {
         }
         if self.write_buffers < 4 * limits::MIB || self.write_buffers > 1024 * 1024 * limits::MIB {
             return refuse("--write-buffers", "must be 4 MiB to 1 TiB");
+        }
+        if self.read_buffers < 8 * limits::MIB || self.read_buffers > 1024 * 1024 * limits::MIB {
+            return refuse("--read-buffers", "must be 8 MiB to 1 TiB");
         }
         if self.disk_threads == 0 || self.disk_threads > 512 {
             return refuse("--disk-threads", "must be 1 to 512");
@@ -268,6 +279,7 @@ mod tests {
             Tuning { read_frame_size: limits::FRAME_BYTES_MAX + 1, ..Tuning::default() },
             Tuning { disk_threads: 0, ..Tuning::default() },
             Tuning { write_buffers: 0, ..Tuning::default() },
+            Tuning { read_buffers: 0, ..Tuning::default() },
             Tuning { stream_stall: Duration::ZERO, ..Tuning::default() },
             Tuning { stream_life: Duration::MAX, ..Tuning::default() },
         ] {

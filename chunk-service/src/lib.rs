@@ -28,6 +28,7 @@ mod metadata_link;
 mod node;
 pub mod offline;
 mod pace;
+mod places;
 mod reaper;
 mod running;
 mod scrub;

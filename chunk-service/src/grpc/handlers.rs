@@ -17,8 +17,13 @@ use super::list_stream::{self, ListStream};
 use super::read_stream::{Held, ReadStream};
 use crate::error::ChunkError;
 use crate::node::{Node, ReadGrant};
+use crate::places::{Bounds, Places};
 use crate::write;
 
+/// Questions about single chunks at once, and of one tenant: each costs the disk more than the caller, who may ask again
+/// and again.
+const QUESTIONS: Bounds =
+    Bounds { of_what: "questions about chunks", count: 256, count_per_tenant: 64, bytes: u64::MAX };
 /// Verifications at once: one of them reads as fast as the disk can.
 const VERIFICATIONS_MAX: usize = 8;
 /// Listings at once; each goes over the whole folder.
@@ -28,7 +33,8 @@ const LISTINGS_MAX: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Handlers {
     node: Arc<Node>,
-    read_streams: Arc<Semaphore>,
+    read_streams: Arc<Places>,
+    questions: Arc<Places>,
     verifications: Arc<Semaphore>,
     listings: Arc<Semaphore>,
 }
@@ -43,7 +49,13 @@ impl Handlers {
     pub(crate) fn into_server(node: Arc<Node>) -> ChunkServiceServer<Self> {
         let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         let handlers = Self {
-            read_streams: places(node.tuning.read_streams_max),
+            read_streams: Places::new(Bounds {
+                of_what: "reads",
+                count: node.tuning.read_streams_max as u64,
+                count_per_tenant: node.tuning.read_streams_per_tenant as u64,
+                bytes: node.tuning.read_buffers,
+            }),
+            questions: Places::new(QUESTIONS),
             verifications: places(VERIFICATIONS_MAX),
             listings: places(LISTINGS_MAX),
             node,
@@ -74,8 +86,14 @@ impl Handlers {
     ) -> Result<pb::QueryWriteStatusResponse, ChunkError> {
         let grant = self.node.admit_write(bearer(request.metadata())?)?;
         convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
-        let store = self.node.store.on_account(grant.account());
-        let asking = self.node.tasks.spawn("write status", async move { store.write_status(grant.place).await });
+        let (account, asked) = (grant.account(), grant.place);
+        let place = self.questions.take(&account, 0)?;
+        let store = self.node.store.on_account(account);
+        let asking = self.node.tasks.spawn("write status", async move {
+            let status = store.write_status(asked).await;
+            drop(place);
+            status
+        });
         let status = asking.await.ok().flatten().ok_or(ChunkError::Panicked)??;
         convert::write_status(status, |sums| self.node.receipt(&grant.place, sums))
     }
@@ -84,9 +102,11 @@ impl Handlers {
         let grant = self.node.admit_read(bearer(request.metadata())?)?;
         convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
         let pacer = self.node.paces.read(grant.account.tenant.as_ref(), grant.pace)?;
-        let place = place(&self.read_streams, "reads")?;
-        let range = convert::range(request.get_ref());
-        let frame_bytes = self.node.tuning.read_frame_size;
+        let (range, frame_bytes) = (convert::range(request.get_ref()), self.node.tuning.read_frame_size);
+        let left = grant.claims.size_bytes.saturating_sub(range.offset);
+        // One frame is sent while the next is read.
+        let held = range.limit.map_or(left, |limit| limit.min(left)).min(2 * frame_bytes);
+        let place = self.read_streams.take(&grant.account, held)?;
         let store = self.node.store.on_account(grant.account);
         let (reader, first) = store.open_range(grant.place, grant.claims, range, frame_bytes).await?;
         let empty = pb::ReadChunkResponse { read_offset: range.offset, ..Default::default() };
@@ -98,6 +118,7 @@ impl Handlers {
     async fn get(&self, request: Request<pb::GetChunkRequest>) -> Result<pb::GetChunkResponse, ChunkError> {
         let grant = self.node.admit_read(bearer(request.metadata())?)?;
         convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
+        let _place = self.questions.take(&grant.account, 0)?;
         self.node.store.on_account(grant.account).check(grant.place, grant.claims).await?;
         Ok(pb::GetChunkResponse { chunk: Some(convert::chunk_info(&grant.place, &grant.claims)) })
     }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use proto::pb::ReadChunkResponse;
 use proto::status::to_status;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::Stream;
 use tonic::Status;
@@ -20,6 +20,7 @@ use super::convert;
 use crate::error::ChunkError;
 use crate::node::Node;
 use crate::pace::Pacer;
+use crate::places::Place;
 use crate::store::ChunkStore;
 use crate::store::reading::RangeReader;
 
@@ -38,7 +39,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(crate) struct Held {
     /// Its place among all streams.
-    pub(crate) place: OwnedSemaphorePermit,
+    pub(crate) place: Place,
     /// Slows it down to its tenant's rate.
     pub(crate) pacer: Pacer,
 }

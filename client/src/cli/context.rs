@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use mini_tectonic_client::{Client, ClientConfig, Error};
+use mini_tectonic_client::{Client, ClientConfig, Error, TrafficClass};
 use proto::error::Reason;
 use proto::ids::TenantId;
 
 use super::args::Global;
+use super::class::ClassArg;
 use super::credentials::{Credential, Credentials, Holder, Secret};
 use super::failure::{Exit, Failure, Scene};
 use super::output::Output;
@@ -99,6 +100,11 @@ impl Context {
 
     /// A session for a tenant's own blobs.
     pub(crate) fn tenant<'a>(&'a self, tenant: &'a TenantId) -> Result<Session<'a>, Failure> {
+        self.tenant_at(tenant, ClassArg::default())
+    }
+
+    /// The same, for transfers of this class.
+    pub(crate) fn tenant_at<'a>(&'a self, tenant: &'a TenantId, class: ClassArg) -> Result<Session<'a>, Failure> {
         let found = self.find(Holder::Tenant(tenant))?.ok_or_else(|| {
             let message = format!("there is no credential for tenant {tenant} at {}", self.endpoint);
             Failure::new(Exit::NotAuthorised, message).hint(format!(
@@ -106,7 +112,7 @@ impl Context {
                  elsewhere needs its token by --token-file or MINI_TECTONIC_TOKEN"
             ))
         })?;
-        self.session(found, Some(tenant))
+        self.session_at(found, Some(tenant), class)
     }
 
     /// A session for what only the operator may do, with a tenant when it is about one.
@@ -157,8 +163,18 @@ impl Context {
     }
 
     fn session<'a>(&'a self, credential: Credential, tenant: Option<&'a TenantId>) -> Result<Session<'a>, Failure> {
+        self.session_at(credential, tenant, ClassArg::default())
+    }
+
+    fn session_at<'a>(
+        &'a self,
+        credential: Credential,
+        tenant: Option<&'a TenantId>,
+        class: ClassArg,
+    ) -> Result<Session<'a>, Failure> {
         let mut config = ClientConfig::new(&self.endpoint).with_token(credential.token.expose());
         config.tenant = tenant.cloned();
+        config.traffic_class = class.class.map(TrafficClass::from);
         let client = Client::new(config).map_err(|error| self.scene("connecting", tenant).failed(&error))?;
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).push(client.clone());
         Ok(Session { client, context: self, tenant, cluster_id: credential.cluster_id })

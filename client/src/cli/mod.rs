@@ -6,6 +6,7 @@
 
 mod args;
 mod bounds;
+mod class;
 mod commands;
 mod context;
 mod credentials;

@@ -14,7 +14,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use common::{Ended, Running, User, bytes, run_to_end, user_with_services, write};
+use common::{Ended, Running, User, bytes, run_to_end, user_with, user_with_services, wait_until, write};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -349,6 +349,23 @@ fn a_blob_larger_than_one_may_be_ends_with_5_and_says_both_sizes() {
     let raised = user.line("update-tenant -t small --max-open-uploads 7 --max-blob-bytes unlimited --json").json();
     assert_eq!((&raised["quota"]["max_open_uploads"], &raised["quota"]["max_blob_bytes"]), (&7.into(), &().into()));
     put(&eleven).ok();
+}
+
+#[test]
+fn a_transfer_may_ask_for_a_class_and_gets_at_most_its_tenant_s() {
+    let (user, _serve) = user_with(&["--heartbeat-interval", "100ms"]);
+    let one = user.file("one", &bytes(MIB));
+    let moved = |class: usize| {
+        let status = user.line("status --json").json();
+        status["nodes"][0]["class_loads"][class]["moved_bytes"].as_u64().unwrap()
+    };
+    let arguments = ["put", "-t", "posts", "--class", "bronze", "-f", one.to_str().unwrap()];
+    let id = user.run(arguments).ok();
+    wait_until("the node has told of the put", || (moved(2) >= MIB as u64).then_some(()));
+    let silver = moved(1);
+    user.line(&format!("get -t posts -b {id} --class gold -o out")).ok();
+    wait_until("the node has told of the get", || (moved(1) >= silver + MIB as u64).then_some(()));
+    assert_eq!(moved(0), 0, "the tenant is silver");
 }
 
 #[test]

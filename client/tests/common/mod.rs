@@ -253,9 +253,15 @@ fn first_line(process: &mut Running, log: &Path) -> String {
 
 /// A user with services of their own and the tenant `posts`.
 pub(crate) fn user_with_services() -> (User, Serve) {
+    user_with(&[])
+}
+
+/// As [`user_with_services`], started with these flags too.
+pub(crate) fn user_with(flags: &[&str]) -> (User, Serve) {
     let mut user = User::of("http://127.0.0.1:1");
     let storage = user.path("storage");
-    let serve = Serve::start(&user, &storage);
+    let free_ports = ["--metadata-listen", "127.0.0.1:0", "--chunk-listen", "127.0.0.1:0"];
+    let serve = Serve::start_with(&user, &storage, &[&free_ports, flags].concat());
     user.endpoint.clone_from(&serve.metadata);
     user.line("register-tenant -t posts").ok();
     (user, serve)

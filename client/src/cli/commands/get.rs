@@ -9,6 +9,7 @@ use clap::Args;
 use mini_tectonic_client::{ByteRange, DownloadOptions, Sink};
 
 use crate::cli::args::{BlobArg, TenantArg};
+use crate::cli::class::ClassArg;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::progress::Bar;
@@ -28,12 +29,14 @@ pub(crate) struct Get {
     /// Only these bytes, counted from 0, both included, as in HTTP: '0-99'; '100-' goes to the end.
     #[arg(long, value_name = "A-B", value_parser = parse_range)]
     range: Option<ByteRange>,
+    #[command(flatten)]
+    class: ClassArg,
 }
 
 impl Get {
     /// Runs the command.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let session = context.tenant(&self.tenant.tenant)?;
+        let session = context.tenant_at(&self.tenant.tenant, self.class)?;
         let target = self.output.as_deref().filter(|path| path.as_os_str() != "-");
         let sink = target.map_or_else(standard_output, open)?;
         let bar = Bar::start(context, &target.map_or_else(|| "get".into(), Path::to_string_lossy));

@@ -10,6 +10,7 @@ use clap::Args;
 use mini_tectonic_client::{Blob, Source, UploadOptions};
 
 use crate::cli::args::TenantArg;
+use crate::cli::class::ClassArg;
 use crate::cli::context::{Context, Session};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::progress::Bar;
@@ -33,6 +34,8 @@ pub(crate) struct Put {
     /// A label to put on the blob. May be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     label: Vec<(String, String)>,
+    #[command(flatten)]
+    class: ClassArg,
 }
 
 impl Put {
@@ -42,7 +45,7 @@ impl Put {
             return Err(Failure::new(Exit::Usage, "--name is for one file, but several are given"));
         }
         let labels = self.labels()?;
-        let session = context.tenant(&self.tenant.tenant)?;
+        let session = context.tenant_at(&self.tenant.tenant, self.class)?;
         for path in &self.file {
             let blob = self.put(context, &session, path, labels.clone()).await?;
             print(context, &blob)?;

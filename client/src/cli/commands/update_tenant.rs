@@ -1,11 +1,12 @@
 //! `update-tenant`: changes a tenant's quota, rates or traffic class.
 
-use clap::{Args, ValueEnum};
-use mini_tectonic_client::{Error, TenantChange};
+use clap::Args;
+use mini_tectonic_client::{Error, TenantChange, TrafficClass};
 use proto::pb;
 
 use crate::cli::args::TenantArg;
 use crate::cli::bounds::BoundArgs;
+use crate::cli::class::Class;
 use crate::cli::context::{Context, Session};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::views::TenantView;
@@ -20,16 +21,6 @@ pub(crate) struct UpdateTenant {
     /// How urgent its traffic is.
     #[arg(long, value_enum)]
     class: Option<Class>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Class {
-    /// Latency comes first.
-    Gold,
-    /// Normal.
-    Silver,
-    /// Background.
-    Bronze,
 }
 
 impl UpdateTenant {
@@ -60,11 +51,6 @@ impl UpdateTenant {
     }
 
     fn class(&self) -> pb::TrafficClass {
-        match self.class {
-            None => pb::TrafficClass::Unspecified,
-            Some(Class::Gold) => pb::TrafficClass::Gold,
-            Some(Class::Silver) => pb::TrafficClass::Silver,
-            Some(Class::Bronze) => pb::TrafficClass::Bronze,
-        }
+        self.class.map_or(pb::TrafficClass::Unspecified, |class| TrafficClass::from(class).into())
     }
 }
