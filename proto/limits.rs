@@ -103,8 +103,9 @@ pub const CONNECTIONS_PER_ADDRESS: usize = 1200;
 pub const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
 /// How long a request of one message may take to arrive whole, however steadily it comes.
 pub const REQUEST_WITHIN: Duration = Duration::from_secs(60);
-/// How long an answer, or a frame of one, may wait for the client to take it; then the connection ends.
-pub const ANSWER_TAKEN_WITHIN: Duration = Duration::from_secs(60);
+/// How long an answer, or a frame of one, may wait for the client to take it; then the connection ends. A stream of chunks
+/// has ended with its reason long before.
+pub const ANSWER_TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a capability is valid.
 pub const CAPABILITY_LIFE: Duration = Duration::from_secs(15 * 60);

@@ -48,7 +48,7 @@ impl Times {
         if long {
             let drip = seconds(1);
             let (request_within, stall) = (seconds(60), seconds(15));
-            let (first_request, per_address, answer_taken) = (seconds(10), None, seconds(60));
+            let (first_request, per_address, answer_taken) = (seconds(10), None, seconds(30));
             let (request_stall, stream_stall) = (stall, stall);
             Self { per_address, first_request, request_stall, request_within, stream_stall, answer_taken, drip }
         } else {

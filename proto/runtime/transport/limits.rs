@@ -28,7 +28,7 @@ pub struct TransportLimits {
     #[arg(long, env = "MINI_TECTONIC_REQUEST_WITHIN", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1m")]
     pub request_within: Duration,
     /// A connection whose client does not take an answer for this long is closed
-    #[arg(long, env = "MINI_TECTONIC_ANSWER_TAKEN_WITHIN", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1m")]
+    #[arg(long, env = "MINI_TECTONIC_ANSWER_TAKEN_WITHIN", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
     pub answer_taken_within: Duration,
 }
 
