@@ -128,6 +128,9 @@ pub struct Tuning {
     /// Bytes of a silver or bronze chunk that may wait for the disk at most: a sync of gold's carries them along. 0 for any
     #[arg(long, env = "MINI_TECTONIC_UNSYNCED_MAX", value_name = "SIZE", default_value = "8MiB", value_parser = size)]
     pub unsynced_max: u64,
+    /// The same of all silver and bronze chunks together; while there are more, each is synced batch by batch. 0 for any
+    #[arg(long, env = "MINI_TECTONIC_UNSYNCED_MAX_OF_ALL", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    pub unsynced_max_of_all: u64,
     /// File operations at once
     #[arg(long, env = "MINI_TECTONIC_DISK_THREADS", value_name = "COUNT", default_value_t = 32)]
     pub disk_threads: usize,
@@ -162,6 +165,7 @@ impl Default for Tuning {
             stream_life: limits::STREAM_LIFE_MAX,
             scheduler: Mode::On,
             unsynced_max: 8 * limits::MIB,
+            unsynced_max_of_all: 64 * limits::MIB,
             disk_threads: 32,
             heartbeat_lost_for_writes: limits::HEARTBEAT_LOST_FOR_WRITES,
             rejoin: false,

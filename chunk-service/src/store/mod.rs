@@ -59,8 +59,9 @@ use tokio::sync::Semaphore;
 use self::disk::{Disk, Space};
 use self::folder_sync::FolderSync;
 use self::latch::Latch;
+use self::open_write::UnsyncedOfAll;
 use self::sessions::{Claim, Sessions};
-use self::sink::SinkShared;
+use self::sink::{SinkShared, UnsyncedBounds};
 use self::suspects::Suspects;
 use crate::blocking::Blocking;
 use crate::config::Tuning;
@@ -107,6 +108,8 @@ pub(crate) struct ChunkStore {
     session_kept: Duration,
     patience: Duration,
     unsynced_max: u64,
+    unsynced_of_all: UnsyncedOfAll,
+    unsynced_max_of_all: u64,
 }
 
 /// Bytes of writes that may be in memory. Gold's are apart: those of others wait for turns that gold has first.
@@ -156,6 +159,8 @@ impl ChunkStore {
             session_kept: tuning.write_session_kept,
             patience: tuning.stream_stall,
             unsynced_max: tuning.unsynced_max,
+            unsynced_of_all: UnsyncedOfAll::default(),
+            unsynced_max_of_all: tuning.unsynced_max_of_all,
         }
     }
 
@@ -234,17 +239,25 @@ impl ChunkStore {
     pub(crate) fn is_idle(&self) -> bool {
         let Budgets { gold, others } = Budgets::new(Tuning::default().write_buffers);
         let untouched = |here: &Semaphore, new: &Semaphore| here.available_permits() == new.available_permits();
-        self.sessions.is_empty() && untouched(&self.budgets.gold, &gold) && untouched(&self.budgets.others, &others)
+        let synced = self.unsynced_of_all.load(std::sync::atomic::Ordering::Relaxed) == 0;
+        synced
+            && self.sessions.is_empty()
+            && untouched(&self.budgets.gold, &gold)
+            && untouched(&self.budgets.others, &others)
     }
 
     fn sink_shared(&self) -> SinkShared {
         let class = self.blocking.account().class;
-        let unsynced_max = match class {
-            TrafficClass::Gold => u64::MAX,
-            TrafficClass::Silver | TrafficClass::Bronze if self.unsynced_max == 0 => u64::MAX,
-            TrafficClass::Silver | TrafficClass::Bronze => self.unsynced_max,
+        let any = |max: u64| if max == 0 { u64::MAX } else { max };
+        let unsynced = match class {
+            TrafficClass::Gold => UnsyncedBounds { max: u64::MAX, of_all: None, max_of_all: u64::MAX },
+            TrafficClass::Silver | TrafficClass::Bronze => UnsyncedBounds {
+                max: any(self.unsynced_max),
+                of_all: Some(Arc::clone(&self.unsynced_of_all)),
+                max_of_all: any(self.unsynced_max_of_all),
+            },
         };
         let (blocking, latch) = (self.blocking.clone(), self.latch.clone());
-        SinkShared { blocking, latch, budget: Arc::clone(self.budgets.of(class)), unsynced_max }
+        SinkShared { blocking, latch, budget: Arc::clone(self.budgets.of(class)), unsynced }
     }
 }

@@ -4,6 +4,8 @@
 //! its bytes are only summed up, to be compared.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use proto::capability::ChunkBinding;
@@ -32,13 +34,46 @@ pub(crate) struct OpenWrite {
     pub(crate) target: Target,
     hasher: ChunkHasher,
     synced: u64,
+    /// What it adds to the unsynced bytes of all, where it is counted among them.
+    share: Option<Share>,
     _ticket: Ticket,
+}
+
+/// Unsynced bytes of many writes together.
+pub(crate) type UnsyncedOfAll = Arc<AtomicU64>;
+
+/// What one write adds to them; taken back when it is synced, and when it is over.
+#[derive(Debug)]
+struct Share {
+    of: UnsyncedOfAll,
+    bytes: u64,
+}
+
+impl Share {
+    fn becomes(&mut self, bytes: u64) {
+        // Never below what others add: first the new, then the old.
+        self.of.fetch_add(bytes, Ordering::Relaxed);
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.becomes(0);
+    }
 }
 
 impl OpenWrite {
     /// A write of no bytes yet.
     pub(crate) fn new(binding: ChunkBinding, target: Target, ticket: Ticket) -> Self {
-        Self { binding, target, hasher: ChunkHasher::default(), synced: 0, _ticket: ticket }
+        Self { binding, target, hasher: ChunkHasher::default(), synced: 0, share: None, _ticket: ticket }
+    }
+
+    /// The same, whose unsynced bytes count among these.
+    pub(crate) fn counted_in(mut self, all: Option<&UnsyncedOfAll>) -> Self {
+        self.share = all.map(|all| Share { of: Arc::clone(all), bytes: 0 });
+        self
     }
 
     /// Bytes taken so far.
@@ -60,7 +95,15 @@ impl OpenWrite {
             }
             self.hasher.update(part);
         }
+        self.count();
         Ok(())
+    }
+
+    fn count(&mut self) {
+        let unsynced = self.unsynced();
+        if let Some(share) = &mut self.share {
+            share.becomes(unsynced);
+        }
     }
 
     /// Bytes written since the last sync; none of a comparison.
@@ -74,6 +117,7 @@ impl OpenWrite {
             file.sync()?;
         }
         self.synced = self.received();
+        self.count();
         Ok(())
     }
 

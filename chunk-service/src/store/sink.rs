@@ -9,9 +9,11 @@
 //! would wait until the disk has taken whole chunks of others. The receipt rests on the last sync alone, as ever.
 //! Measured on ext4 with two writers of 64 MiB beside one that creates 4 KiB and syncs: that one's 99th percentile was
 //! 121 ms without a bound, 66, 44 and 32 ms with 32, 16 and 8 MiB, no less with 4 or 2; the writers lost a fifth with 8 MiB,
-//! and two fifths with 2. Hence the default of 8 MiB.
+//! and two fifths with 2. Hence the default of 8 MiB. What many such writes leave unsynced together has a bound as well: while
+//! there is more, each of them syncs what it has before it writes on, so that it adds one batch at most.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use proto::ids::ChunkId;
@@ -19,7 +21,7 @@ use proto::limits::{FRAME_BYTES, KIB, MIB};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::latch::Latch;
-use super::open_write::OpenWrite;
+use super::open_write::{OpenWrite, UnsyncedOfAll};
 use crate::blocking::{Blocking, Job};
 use crate::error::ChunkError;
 
@@ -39,8 +41,27 @@ pub(crate) struct SinkShared {
     pub(crate) latch: Latch,
     /// One permit for each byte that is held.
     pub(crate) budget: Arc<Semaphore>,
-    /// Bytes of one write that may wait to be synced; see [`OpenWrite::unsynced`].
-    pub(crate) unsynced_max: u64,
+    /// What may wait to be synced.
+    pub(crate) unsynced: UnsyncedBounds,
+}
+
+/// Bytes that may wait to be synced; see [`OpenWrite::unsynced`].
+#[derive(Debug, Clone)]
+pub(crate) struct UnsyncedBounds {
+    /// Of one write.
+    pub(crate) max: u64,
+    /// Where those of all are counted; nowhere for writes that may leave any number.
+    pub(crate) of_all: Option<UnsyncedOfAll>,
+    /// Of all that are counted.
+    pub(crate) max_of_all: u64,
+}
+
+impl UnsyncedBounds {
+    /// Whether a write with so many must be synced before it goes on.
+    fn are_met(&self, unsynced: u64) -> bool {
+        let all = self.of_all.as_ref().map_or(0, |all| all.load(Ordering::Relaxed));
+        unsynced >= self.max || (unsynced > 0 && all >= self.max_of_all)
+    }
 }
 
 #[derive(Debug)]
@@ -149,7 +170,7 @@ impl Sink {
 
     async fn hand_over(&mut self) -> Result<(), ChunkError> {
         let mut write = self.settle().await?;
-        if write.unsynced() >= self.shared.unsynced_max {
+        if self.shared.unsynced.are_met(write.unsynced()) {
             write = self.sync(write).await?;
         }
         let batch = self.batch.seal();

@@ -82,7 +82,9 @@ impl ChunkStore {
             Start::There(pair) => self.compare_or_create(self.confirmed(place, pair).await?, place, announced).await?,
             Start::Leftover => self.compare_or_create(self.settle_leftover(place).await?, place, announced).await?,
         };
-        Ok(Sink::new(self.sink_shared(), OpenWrite::new(place, target, ticket)))
+        let shared = self.sink_shared();
+        let write = OpenWrite::new(place, target, ticket).counted_in(shared.unsynced.of_all.as_ref());
+        Ok(Sink::new(shared, write))
     }
 
     /// The size of a chunk that is complete; 0 for any other.

@@ -1,6 +1,7 @@
 //! Classes on the real disk: whose turn comes first, how many turns a chunk takes, and what is synced on the way.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -143,6 +144,39 @@ async fn writes_below_gold_are_synced_as_they_go_and_gold_s_once() {
         let syncs = real.calls.made(Call::Sync) - 2;
         assert!(between.contains(&syncs), "{class:?} with {unsynced_max}: {syncs}");
         get(&real.store, number, &bytes).await;
+    }
+}
+
+/// Two writes side by side, so that neither alone meets its own bound.
+#[tokio::test]
+async fn what_all_writes_below_gold_leave_unsynced_together_is_bounded() {
+    for (class, max_of_all, most) in
+        [(TrafficClass::Bronze, MIB, 2 * MIB), (TrafficClass::Silver, 0, 16 * MIB), (TrafficClass::Gold, MIB, 0)]
+    {
+        let real = Real::new(Tuning { unsynced_max: 0, unsynced_max_of_all: max_of_all, ..Tuning::default() });
+        let (store, tenant, bytes) = (real.of(class, "posts"), "posts".parse().unwrap(), pattern(4 << 20, 6));
+        let mut writes = Vec::new();
+        for number in [1, 2] {
+            let mut claim = store.claim_for_write(&place(number), 0).await.unwrap();
+            let sink = store.begin(&mut claim, &tenant, place(number), 0, None).await.unwrap();
+            writes.push((claim, sink));
+        }
+        let unsynced = || real.store.unsynced_of_all.load(Ordering::Relaxed);
+        let mut seen = 0;
+        for frame in bytes.chunks(256 * 1024) {
+            for (_claim, sink) in &mut writes {
+                sink.push(Bytes::copy_from_slice(frame)).await.unwrap();
+                seen = seen.max(unsynced());
+            }
+        }
+        assert!(seen <= most, "{class:?} with {max_of_all}: {seen}");
+        let syncs = real.calls.made(Call::Sync);
+        assert_eq!(syncs > 0, class == TrafficClass::Bronze, "{class:?} with {max_of_all}: {syncs} syncs on the way");
+        for (claim, sink) in writes {
+            store.complete(claim, sink, Stated::default()).await.unwrap();
+        }
+        assert_eq!(unsynced(), 0, "all is given back");
+        get(&real.store, 1, &bytes).await;
     }
 }
 
