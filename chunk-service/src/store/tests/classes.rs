@@ -150,9 +150,12 @@ async fn writes_below_gold_are_synced_as_they_go_and_gold_s_once() {
 /// Two writes side by side, so that neither alone meets its own bound.
 #[tokio::test]
 async fn what_all_writes_below_gold_leave_unsynced_together_is_bounded() {
-    for (class, max_of_all, most) in
-        [(TrafficClass::Bronze, MIB, 2 * MIB), (TrafficClass::Silver, 0, 16 * MIB), (TrafficClass::Gold, MIB, 0)]
-    {
+    for (class, max_of_all, most) in [
+        // A batch of each comes on top: a mebibyte, and a frame that does not fill it.
+        (TrafficClass::Bronze, MIB, MIB + 2 * (MIB + FRAME_BYTES)),
+        (TrafficClass::Silver, 0, 8 * MIB),
+        (TrafficClass::Gold, MIB, 0),
+    ] {
         let real = Real::new(Tuning { unsynced_max: 0, unsynced_max_of_all: max_of_all, ..Tuning::default() });
         let (store, tenant, bytes) = (real.of(class, "posts"), "posts".parse().unwrap(), pattern(4 << 20, 6));
         let mut writes = Vec::new();
