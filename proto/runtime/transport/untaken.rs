@@ -1,9 +1,10 @@
 //! Answers that the client does not take.
 //!
-//! HTTP/2 lets a client hold back an answer for as long as it likes: it grants no window and is otherwise alive. What
-//! waits for it (a frame of a chunk, a page of a listing) stays in memory, once for each call of each connection, and as
-//! nobody asks the answer's body for more, no timer of its own can run. So a connection knows its answers, and looks at
-//! them from time to time: when one has waited for its client for too long, the connection is closed.
+//! HTTP/2 lets a client hold back an answer for as long as it likes: it grants no window, or a byte of one, and is
+//! otherwise alive. What waits for it (a frame of a chunk, a page of a listing) stays in memory, once for each call of each
+//! connection; and nobody asks the answer's body for more, or it has ended already, so no timer of its own can run. So
+//! bytes on their way to a client carry a mark that goes when they do, and a connection looks at its marks from time to
+//! time: when one has been there for too long, the connection is closed.
 //!
 //! Its limit: with one answer that is not taken, the others of the same connection end too. Streams of chunks end by
 //! themselves long before, with the reason, for a client that is only slow.
@@ -29,31 +30,41 @@ use super::{Request, Response};
 /// A connection looks so many times within the time that an answer may wait.
 const LOOKS: u32 = 4;
 
-/// Since when an answer waits for its client; `None` while the client waits for it.
-type Waits = Mutex<Option<Instant>>;
+/// When bytes were handed over to be sent.
+type Mark = Instant;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The answers of one connection.
+/// What is on its way to the client of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Answers(Mutex<Vec<Weak<Waits>>>);
+pub(super) struct Answers(Mutex<Vec<Weak<Mark>>>);
 
 impl Answers {
-    /// One more, for which the client has granted nothing yet.
-    fn begin(&self) -> Arc<Waits> {
-        let waits = Arc::new(Mutex::new(Some(Instant::now())));
-        let mut answers = lock(&self.0);
-        answers.retain(|answer| answer.strong_count() > 0);
-        answers.push(Arc::downgrade(&waits));
-        waits
+    /// The same bytes, known until they are sent.
+    fn mark(&self, bytes: Bytes) -> Bytes {
+        let mark = Arc::new(Instant::now());
+        let mut marks = lock(&self.0);
+        marks.retain(|mark| mark.strong_count() > 0);
+        marks.push(Arc::downgrade(&mark));
+        Bytes::from_owner(Marked { bytes, _mark: mark })
     }
 
-    /// Whether one has waited for so long.
+    /// Whether something has been on its way for so long.
     fn has_waited(&self, limit: Duration) -> bool {
-        let waited = |waits: Arc<Waits>| lock(&waits).is_some_and(|since| since.elapsed() >= limit);
-        lock(&self.0).iter().filter_map(Weak::upgrade).any(waited)
+        lock(&self.0).iter().filter_map(Weak::upgrade).any(|since| since.elapsed() >= limit)
+    }
+}
+
+struct Marked {
+    bytes: Bytes,
+    _mark: Arc<Mark>,
+}
+
+impl AsRef<[u8]> for Marked {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -117,18 +128,18 @@ where
             return Either::Left(self.0.call(request));
         };
         let answering = self.0.call(request);
-        Either::Right(async move { Ok(answering.await?.map(|body| answer(body, &answers))) }.boxed())
+        Either::Right(async move { Ok(answering.await?.map(|body| answer(body, answers))) }.boxed())
     }
 }
 
-fn answer(body: Body, answers: &Answers) -> Body {
-    if body.is_end_stream() { body } else { Body::new(Answer { body, waits: answers.begin() }) }
+fn answer(body: Body, answers: Arc<Answers>) -> Body {
+    if body.is_end_stream() { body } else { Body::new(Answer { body, answers }) }
 }
 
-/// A body that notes for whom it waits.
+/// A body whose bytes are marked.
 struct Answer {
     body: Body,
-    waits: Arc<Waits>,
+    answers: Arc<Answers>,
 }
 
 impl http_body::Body for Answer {
@@ -137,9 +148,7 @@ impl http_body::Body for Answer {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        // Who has a frame comes back for the next one when the client has granted it.
-        *lock(&self.waits) = polled.is_ready().then(Instant::now);
-        polled
+        polled.map_ok(|frame| frame.map_data(|bytes| self.answers.mark(bytes)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -162,55 +171,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_waits_for_its_client_is_found_and_one_that_is_waited_for_is_not() {
+    async fn bytes_that_are_not_taken_are_found_and_those_that_were_are_forgotten() {
         let answers = Arc::<Answers>::default();
         let mut patrol = Patrol::new(Arc::clone(&answers), LIMIT);
-        let (slow_service, taken, started) = (answers.begin(), answers.begin(), Instant::now());
-        *lock(&slow_service) = None;
-        drop(taken);
+        drop(answers.mark(Bytes::from_static(b"taken")));
         assert!(tokio::time::timeout(60 * LIMIT, patrolled(&mut patrol)).await.is_err());
-        let untaken = answers.begin();
+        let (untaken, since) = (answers.mark(Bytes::from_static(b"untaken")), Instant::now());
+        assert_eq!(lock(&answers.0).len(), 1);
         patrolled(&mut patrol).await;
-        let found_after = started.elapsed() - 60 * LIMIT;
-        assert!(found_after >= LIMIT && found_after <= LIMIT + LIMIT / LOOKS, "{found_after:?}");
-        *lock(&untaken) = Some(Instant::now());
+        assert!(since.elapsed() >= LIMIT && since.elapsed() <= LIMIT + LIMIT / LOOKS, "{:?}", since.elapsed());
+        assert_eq!(untaken, "untaken");
+        let part = untaken.slice(2..);
+        drop(untaken);
+        assert!(answers.has_waited(LIMIT), "a part of it is left");
+        drop(part);
         assert!(!answers.has_waited(LIMIT));
-        assert_eq!(lock(&answers.0).len(), 2, "those that are over are forgotten");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_waits_for_its_client_from_each_frame_to_the_question_for_the_next() {
-        let answers = Answers::default();
-        let mut body = answer(Body::new(http_body_of("abc")), &answers);
-        let next = |body: &mut Body| {
-            let mut cx = Context::from_waker(std::task::Waker::noop());
-            Pin::new(body).poll_frame(&mut cx).is_ready()
-        };
-        tokio::time::advance(LIMIT).await;
-        assert!(answers.has_waited(LIMIT), "it was never asked for");
-        assert!(next(&mut body) && !answers.has_waited(LIMIT));
-        tokio::time::advance(LIMIT).await;
-        assert!(answers.has_waited(LIMIT), "its frame was not taken");
-        assert!(!next(&mut body), "the service has nothing yet");
-        tokio::time::advance(10 * LIMIT).await;
-        assert!(!answers.has_waited(LIMIT));
-    }
-
-    /// A body of one frame, and then nothing and no end.
-    fn http_body_of(text: &'static str) -> impl http_body::Body<Data = Bytes, Error = Status> + Send + 'static {
-        struct Once(Option<&'static str>);
-        impl http_body::Body for Once {
-            type Data = Bytes;
-            type Error = Status;
-            fn poll_frame(
-                mut self: Pin<&mut Self>,
-                _cx: &mut Context<'_>,
-            ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-                self.0.take().map_or(Poll::Pending, |text| {
-                    Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
-                })
-            }
-        }
-        Once(Some(text))
     }
 }

@@ -137,8 +137,8 @@ pub(super) async fn settings(target: &Target) -> Result<String> {
     demanding(target, [one, other].concat()).await
 }
 
-/// Readers who grant their answers no window and are otherwise well and alive: chunks, and listings. A stream's own timers
-/// cannot end what nobody asks for, so the connection ends.
+/// Readers who grant their answers no window, or a byte of one, and are otherwise well and alive: chunks, and listings. A
+/// stream's own timers cannot end what nobody asks for, so the connection ends.
 pub(super) async fn deaf(target: &Target) -> Result<String> {
     const STREAMS: u32 = 32;
     let plan = target.plan_read().await?;
@@ -150,8 +150,8 @@ pub(super) async fn deaf(target: &Target) -> Result<String> {
     let cases = [chunk, page];
     let each = cases.iter().cycle().take(usize::from(ADDRESSES)).enumerate().map(async |(number, case)| {
         let (path, to, credential, message) = case;
-        let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
-        let mut asked = [PREFACE, &no_window].concat();
+        let window = u8::from(number >= cases.len());
+        let mut asked = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, window])].concat();
         for stream in (0..STREAMS).map(stream_id) {
             asked.extend(open_call(stream, path, Some(credential)));
             asked.extend(frame(DATA, END_STREAM, stream, &prefixed(message)));

@@ -153,7 +153,8 @@ pub(super) async fn slow_uploads(target: &Target) -> Result<String> {
 /// Readers that ask for a chunk and then read nothing of it.
 pub(super) async fn never_reads(target: &Target) -> Result<String> {
     let plan = target.plan_read().await?;
-    let readers = if target.long { 64 } else { 16 };
+    // In the long form more than one tenant may have.
+    let readers = if target.long { 300 } else { 16 };
     let silence = target.times.stream_stall + Duration::from_secs(2);
     let each = (0..readers).map(async |number| {
         let message = pb::ReadChunkRequest { chunk_id: plan.chunk.clone(), ..Default::default() };
