@@ -2,7 +2,8 @@
 //!
 //! Owns the protos and the code generated from them ([`pb`]), typed [`ids`], [`limits`], [`checksum`]s, the signed
 //! statements ([`capability`], [`receipt`]), [`token`]s, and the errors on the wire ([`error`], [`status`]).
-//! Nothing here touches a disk or a socket, but for the closed `runtime` feature that only the two services turn on.
+//! Nothing here touches a disk or a socket, but for `tls`, by which every client dials, and the closed `runtime` feature
+//! that only the two services turn on.
 
 pub mod capability;
 pub mod checksum;
@@ -19,6 +20,8 @@ pub mod receipt;
 pub mod runtime;
 pub mod secret;
 pub mod status;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod token;
 pub mod traffic;
 

@@ -54,6 +54,19 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A status for a log: its code, its message, and the first cause of all, which says most when there was no answer.
+pub fn in_words(status: &Status) -> String {
+    let mut text = format!("{:?}: {}", status.code(), status.message());
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        cause = error.source();
+        if cause.is_none() {
+            text.push_str(&format!(": {error}"));
+        }
+    }
+    text
+}
+
 fn new_request_id() -> String {
     let mut bytes = [0; 8];
     OsEntropy.fill(&mut bytes);

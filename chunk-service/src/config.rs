@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use proto::limits;
+use proto::runtime::tls::{NetworkOptions, TlsOptions};
 use proto::runtime::transport::TransportLimits;
+use proto::tls::exposure::may_send_secrets;
 use tonic::transport::Uri;
 
 use crate::error::ChunkError;
@@ -31,8 +33,10 @@ pub struct Config {
     pub failure_domain: String,
     /// How long a stop waits for calls in flight.
     pub drain: Duration,
-    /// Listen on an address that other machines reach although nothing is encrypted.
-    pub allow_plaintext_network: bool,
+    /// How the listener is encrypted.
+    pub tls: TlsOptions,
+    /// How it deals with other machines.
+    pub network: NetworkOptions,
     /// What strangers are granted.
     pub transport: TransportLimits,
     /// The constants.
@@ -49,7 +53,8 @@ impl Config {
             advertise: None,
             failure_domain: String::new(),
             drain: DRAIN,
-            allow_plaintext_network: false,
+            tls: TlsOptions::default(),
+            network: NetworkOptions::default(),
             transport: TransportLimits::default(),
             tuning: Tuning::default(),
         }
@@ -62,7 +67,15 @@ impl Config {
             |problem: &str| ChunkError::Setting { what: "the limits of connections", problem: problem.to_owned() };
         self.transport.check().map_err(refuse)?;
         check_url("--metadata", &self.metadata)?;
-        self.advertise.as_deref().map_or(Ok(()), |url| check_url("--advertise", url))
+        may_send_secrets(&self.metadata, self.network.insecure_plaintext)
+            .map_err(|error| ChunkError::Setting { what: "--metadata", problem: error.to_string() })?;
+        let Some(advertise) = &self.advertise else { return Ok(()) };
+        check_url("--advertise", advertise)?;
+        if self.tls.is_on() && advertise.starts_with("http://") {
+            let problem = format!("{advertise} must begin with https://: the service speaks TLS");
+            return Err(ChunkError::Setting { what: "--advertise", problem });
+        }
+        Ok(())
     }
 
     pub(crate) fn chunks_folder(&self) -> PathBuf {
@@ -211,10 +224,13 @@ impl Tuning {
     }
 }
 
-/// `http://host:port` and nothing more: there is no TLS yet, and no path to go to.
+/// `http://host:port` or `https://host:port` and nothing more: there is no path to go to.
 fn check_url(what: &'static str, url: &str) -> Result<(), ChunkError> {
     let usable = url.parse::<Uri>().is_ok_and(|uri| {
-        uri.scheme_str() == Some("http") && uri.port().is_some() && uri.path() == "/" && uri.query().is_none()
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.port().is_some()
+            && uri.path() == "/"
+            && uri.query().is_none()
     });
     if usable && url.len() <= limits::ENDPOINT_BYTES_MAX {
         return Ok(());
@@ -264,12 +280,12 @@ mod tests {
 
     /// A service told to find the metadata service at `nonsense` once waited for it for ever.
     #[test]
-    fn only_plain_http_with_a_port_is_an_address_of_a_service() {
-        for good in ["http://127.0.0.1:50051", "http://[::1]:1", "http://meta.example:80/"] {
+    fn only_http_and_https_with_a_port_are_addresses_of_a_service() {
+        for good in ["http://127.0.0.1:50051", "http://[::1]:1", "https://meta.example:80/"] {
             assert!(Config { metadata: good.to_owned(), ..Config::new("x") }.check().is_ok(), "{good}");
         }
         for bad in
-            ["", "nonsense", "127.0.0.1:50051", "ftp://a:1", "https://a:1", "http://a", "http://a:1/b", "http://a:1?b"]
+            ["", "nonsense", "127.0.0.1:50051", "ftp://a:1", "https://a", "http://a", "https://a:1/b", "http://a:1?b"]
         {
             assert!(Config { metadata: bad.to_owned(), ..Config::new("x") }.check().is_err(), "{bad}");
             assert!(Config { advertise: Some(bad.to_owned()), ..Config::new("x") }.check().is_err(), "{bad}");

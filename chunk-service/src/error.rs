@@ -10,6 +10,7 @@ use std::time::Duration;
 use proto::error::{Classify, Details, Reason};
 use proto::ids::ChunkId;
 use proto::runtime::folder::FolderError;
+use proto::tls::TlsError;
 use rustix::io::Errno;
 
 /// Why a call, or a start, failed.
@@ -55,6 +56,11 @@ pub enum ChunkError {
     /// The capability is wrong in some way that a stranger must not learn more about.
     #[error("the capability does not permit this call here")]
     CapabilityInvalid,
+    /// The call is the metadata service's, which shows a certificate.
+    #[error(
+        "this call is for the metadata service with a certificate of --tls-client-ca, and this connection came without one"
+    )]
+    CertificateMissing,
     /// The capability was good once.
     #[error("the capability has expired; ask the metadata service for a fresh one")]
     CapabilityExpired,
@@ -127,6 +133,9 @@ pub enum ChunkError {
     /// A task or a storage thread panicked; its own message is in the log.
     #[error("a part of the service panicked")]
     Panicked,
+    /// The certificate or a key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The data folder cannot be used.
     #[error("the data folder cannot be used")]
     Folder(#[from] FolderError),
@@ -212,7 +221,7 @@ impl Classify for ChunkError {
             Self::WriteOffsetMismatch { .. } => Reason::WriteOffsetMismatch,
             Self::ReadOffsetOutOfRange { .. } => Reason::ReadOffsetOutOfRange,
             Self::CredentialMissing => Reason::TokenMissing,
-            Self::CapabilityInvalid => Reason::CapabilityInvalid,
+            Self::CapabilityInvalid | Self::CertificateMissing => Reason::CapabilityInvalid,
             Self::CapabilityExpired => Reason::CapabilityExpired,
             Self::AlreadyExists(_) => Reason::ChunkAlreadyExists,
             Self::Missing(_) => Reason::ChunkMissing,
@@ -231,6 +240,7 @@ impl Classify for ChunkError {
             Self::Io { .. }
             | Self::Panicked
             | Self::Folder(_)
+            | Self::Tls(_)
             | Self::NodeKey { .. }
             | Self::TooNew { .. }
             | Self::Refused { .. }

@@ -93,8 +93,10 @@ impl Heartbeat {
         let work = self.scrub.as_ref().map(|scrub| scrub.report(self.node.time.now().now_ms));
         let key_ids =
             self.node.membership.get().iter().flat_map(|member| member.key_ids().collect::<Vec<_>>()).collect();
-        let Answered { pulse, scrub: order, keys } =
-            self.link.heartbeat(&self.presence, space, reason, work.as_ref(), &loads, key_ids).await?;
+        let Answered { pulse, scrub: order, keys } = self
+            .link
+            .heartbeat(&self.presence, space, reason, work.as_ref(), &loads, key_ids, &self.node.front)
+            .await?;
         self.node.time.set(pulse.server_ms, sent);
         if let (Some(scrub), Some(order)) = (&self.scrub, order) {
             scrub.obey(order);
@@ -150,13 +152,16 @@ impl Heartbeat {
 mod tests {
     use proto::entropy::{OsEntropy, SeededEntropy};
     use proto::ids::NodeId;
-    use proto::runtime::{ManualClock, TaskGroup, transport};
+    use proto::runtime::tls::Tls;
+    use proto::runtime::transport::{self, Gate, TransportLimits};
+    use proto::runtime::{ManualClock, TaskGroup};
     use proto::token::{Token, TokenKind};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::config::Tuning;
     use crate::identity::MemberCell;
+    use crate::node::Front;
     use crate::store::testing::world::World;
     use crate::time::NodeTime;
 
@@ -164,6 +169,7 @@ mod tests {
     #[tokio::test]
     async fn a_stop_does_not_wait_for_the_answer_to_a_heartbeat() {
         let (world, id) = (World::new(), NodeId::generate(1, &SeededEntropy::new(1)));
+        let tls = Tls::off(Arc::new(ManualClock::at(1)));
         let node = Arc::new(Node {
             id,
             membership: MemberCell::default(),
@@ -173,10 +179,11 @@ mod tests {
             paces: crate::pace::Paces::default(),
             tasks: TaskGroup::new(),
             draining: CancellationToken::new(),
+            front: Front { gate: Gate::new(TransportLimits::default()), tls: Arc::clone(&tls), exposed: Vec::new() },
         });
         let silent = transport::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let endpoint = format!("http://{}", silent.local_addr().unwrap());
-        let link = MetadataLink::new(&endpoint).unwrap();
+        let link = MetadataLink::new(&endpoint, tls.dialer()).unwrap();
         link.set_member(id, Token::generate(TokenKind::Node, &OsEntropy));
         let presence = Presence { node: id, endpoint, failure_domain: String::new() };
         let mut heartbeat = Heartbeat::new(Arc::clone(&node), Arc::new(link), presence, PathBuf::new());

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use chunk_service::{ChunkError, Config, Deps, Running, Tuning};
 use clap::Parser;
 use proto::runtime::telemetry::{self, LogFormat};
+use proto::runtime::tls::{NetworkOptions, TlsOptions};
 use proto::runtime::transport::{self, TransportLimits};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,7 @@ struct Flags {
     /// File with the join token, for the first start [default: STORAGE/join.token]
     #[arg(long, env = "MINI_TECTONIC_JOIN_TOKEN_FILE", value_name = "FILE")]
     join_token_file: Option<PathBuf>,
-    /// URL under which clients reach this service [default: http:// and the address it listens on]
+    /// URL under which clients reach this service [default: http:// or https:// and the address it listens on]
     #[arg(long, env = "MINI_TECTONIC_ADVERTISE", value_name = "URL")]
     advertise: Option<String>,
     /// What fails together with this node: a host, a rack [default: the node itself]
@@ -55,9 +56,10 @@ struct Flags {
     /// Form of the log: text or json (what is logged: RUST_LOG, for example 'debug')
     #[arg(long, env = "MINI_TECTONIC_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
-    /// Listen on an address that other machines reach, although nothing is encrypted
-    #[arg(long, env = "MINI_TECTONIC_ALLOW_PLAINTEXT_NETWORK")]
-    allow_plaintext_network: bool,
+    #[command(flatten)]
+    tls: TlsOptions,
+    #[command(flatten)]
+    network: NetworkOptions,
     #[command(flatten)]
     transport: TransportLimits,
     #[command(flatten)]
@@ -72,7 +74,8 @@ impl Flags {
             advertise: self.advertise,
             failure_domain: self.failure_domain,
             drain: self.drain,
-            allow_plaintext_network: self.allow_plaintext_network,
+            tls: self.tls,
+            network: self.network,
             transport: self.transport,
             tuning: self.tuning,
             ..Config::new(self.storage)

@@ -16,7 +16,8 @@ use proto::pb::cluster_service_client::ClusterServiceClient;
 use proto::runtime::clock::millis;
 use proto::runtime::worker::Pass;
 use proto::secret::SecretKey;
-use proto::status::from_status;
+use proto::status::{from_status, in_words};
+use proto::tls::Dialer;
 use proto::token::Token;
 use proto::traffic::ClassLoad;
 use tonic::metadata::MetadataValue;
@@ -26,6 +27,7 @@ use tonic::{Code, Request, Status};
 use crate::error::ChunkError;
 use crate::grpc::convert::condition;
 use crate::identity::{KeyOrder, Membership};
+use crate::node::Front;
 use crate::scrub::{Held, HeldPage, Ledger, WorkReport};
 use crate::store::disk::Space;
 use crate::store::verify::Finding;
@@ -119,7 +121,7 @@ impl LinkError {
     /// The other side's words, for a log.
     pub(crate) fn text(&self) -> String {
         match self {
-            Self::Unreachable(status) | Self::Refused(status) => format!("{:?}: {}", status.code(), status.message()),
+            Self::Unreachable(status) | Self::Refused(status) => in_words(status),
             Self::Nonsense(problem) => (*problem).to_owned(),
         }
     }
@@ -141,13 +143,14 @@ impl MetadataLink {
     ///
     /// # Errors
     /// [`ChunkError::Setting`] when it is not a URL.
-    pub(crate) fn new(url: &str) -> Result<Self, ChunkError> {
+    pub(crate) fn new(url: &str, dialer: Dialer) -> Result<Self, ChunkError> {
         let refuse = |error: tonic::transport::Error| ChunkError::Setting {
             what: "--metadata",
             problem: format!("{url:?} is not a URL such as http://127.0.0.1:50051 ({error})"),
         };
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(refuse)?;
-        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT).tcp_nodelay(true).connect_lazy();
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
+        let channel = endpoint.connect_with_connector_lazy(dialer);
         Ok(Self { client: ClusterServiceClient::new(channel), member: OnceLock::new() })
     }
 
@@ -181,6 +184,7 @@ impl MetadataLink {
         scrub: Option<&WorkReport>,
         loads: &[ClassLoad],
         key_ids: Vec<u32>,
+        front: &Front,
     ) -> Result<Answered, LinkError> {
         let request = pb::HeartbeatRequest {
             node_id: presence.node.to_string(),
@@ -192,6 +196,8 @@ impl MetadataLink {
             workers: scrub.map(scrub_worker).into_iter().collect(),
             class_loads: loads.iter().copied().map(pb::ClassLoad::from).collect(),
             key_ids,
+            connections: Some(front.gate.counts().into()),
+            warnings: front.warnings(),
         };
         let request = with_token(request, self.token())?;
         let answer = self.client.clone().heartbeat(request).await.map_err(LinkError::of)?.into_inner();

@@ -13,6 +13,9 @@ use proto::ids::{ChunkId, NodeId, TenantId};
 use proto::rates::Pace;
 use proto::receipt::{self, Receipt};
 use proto::runtime::TaskGroup;
+use proto::runtime::tls::Tls;
+use proto::runtime::transport::{ClientCertificate, Gate};
+use proto::tls::exposure::Warning;
 use proto::traffic::TrafficClass;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +46,26 @@ pub(crate) struct Node {
     pub(crate) tasks: TaskGroup,
     /// Fires when no new work is taken.
     pub(crate) draining: CancellationToken,
+    /// Its listener.
+    pub(crate) front: Front,
+}
+
+/// What a node knows of its own listener.
+#[derive(Debug)]
+pub(crate) struct Front {
+    /// Who is let in.
+    pub(crate) gate: Arc<Gate>,
+    /// How they are greeted.
+    pub(crate) tls: Arc<Tls>,
+    /// What there is to warn about.
+    pub(crate) exposed: Vec<Warning>,
+}
+
+impl Front {
+    /// What needs an operator, in words.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.exposed.iter().map(ToString::to_string).chain(self.tls.warnings()).collect()
+    }
 }
 
 /// Permission to write one chunk.
@@ -83,6 +106,12 @@ pub(crate) struct ReadGrant {
 }
 
 impl Node {
+    /// With mutual TLS, lets in whose connection came with a certificate that was verified. For what only the metadata
+    /// service asks for, and before the capability is looked at: whoever got hold of one can do nothing with it.
+    pub(crate) fn admit_service(&self, certificate: Option<&ClientCertificate>) -> Result<(), ChunkError> {
+        if self.front.tls.is_mutual() && certificate.is_none() { Err(ChunkError::CertificateMissing) } else { Ok(()) }
+    }
+
     /// Checks that a capability is good at this node now.
     fn admit(&self, credential: Option<&str>) -> Result<(Capability, Duration), ChunkError> {
         if self.draining.is_cancelled() {

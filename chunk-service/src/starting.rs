@@ -14,9 +14,11 @@ use proto::failpoint;
 use proto::limits::SMALL_REQUEST_BYTES_MAX;
 use proto::pb::chunk_service_server::SERVICE_NAME;
 use proto::runtime::folder::{self, FolderLock};
+use proto::runtime::tls::{self, Tls};
 use proto::runtime::transport::{self, Door, Gate};
 use proto::runtime::worker::{self, Schedule};
 use proto::runtime::{Clock, SystemClock, TaskGroup};
+use proto::tls::exposure::{Listening, Warning};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
@@ -30,7 +32,7 @@ use crate::heartbeat::{Beat, Heartbeat};
 use crate::identity::{MemberCell, NodeFile};
 use crate::join;
 use crate::metadata_link::{MetadataLink, Presence};
-use crate::node::Node;
+use crate::node::{Front, Node};
 use crate::pace::Paces;
 use crate::reaper::Reaper;
 use crate::running::{Guards, Running, Server};
@@ -92,8 +94,9 @@ struct Opened {
 async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result<Running, ChunkError> {
     config.check()?;
     let address = listener.local_addr().map_err(ChunkError::io("ask for the listener's address"))?;
-    check_network(&config, address)?;
-    let link = Arc::new(MetadataLink::new(&config.metadata)?);
+    let exposed = check_network(&config, address)?;
+    let tls = Tls::open(&config.tls, &config.network, Arc::clone(&deps.clock))?;
+    let link = Arc::new(MetadataLink::new(&config.metadata, tls.dialer())?);
     let tasks = TaskGroup::new();
     let blocking = Blocking::new(config.tuning.rules(), tasks.broken_signal());
     let Opened { lock, disk, file } = open(&config, &deps, &blocking).await?;
@@ -106,9 +109,10 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
         paces: Paces::default(),
         tasks,
         draining: CancellationToken::new(),
+        front: Front { gate: Gate::new(config.transport.clone()), tls: Arc::clone(&tls), exposed },
     });
-    let gate = Gate::new(config.transport.clone());
-    let door = Door { listener, gate: Arc::clone(&gate), drain: config.drain };
+    let gate = Arc::clone(&node.front.gate);
+    let door = Door { listener, gate: Arc::clone(&gate), tls: Arc::clone(&tls), drain: config.drain };
     let (health, server) = listen(&node, door).await?;
     let presence = presence(&config, &node, address);
     let endpoint = presence.endpoint.clone();
@@ -117,6 +121,7 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
     let mut heartbeat = Heartbeat::new(Arc::clone(&node), Arc::clone(&link), presence, config.chunks_folder());
     first_heartbeat(&mut heartbeat, patience).await?;
     health.all_on().await;
+    node.tasks.spawn("certificates", tls.follow(tls::POLL, node.tasks.stop_signal()));
     let scrub = start_scrub(&node, link, &deps);
     run_workers(&node, &deps, heartbeat.with_scrub(scrub.clone()), &health);
     tracing::info!(
@@ -130,19 +135,15 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
     Ok(Running { address, endpoint, node, health, gate, server, scrub, lock })
 }
 
-fn check_network(config: &Config, address: SocketAddr) -> Result<(), ChunkError> {
-    if address.ip().is_loopback() {
-        return Ok(());
+fn check_network(config: &Config, address: SocketAddr) -> Result<Vec<Warning>, ChunkError> {
+    let insecure_plaintext = config.network.insecure_plaintext;
+    let listening = Listening { address, tls: config.tls.is_on(), auth: true, insecure_plaintext };
+    let exposed = listening.judge();
+    let exposed = exposed.map_err(|refused| ChunkError::Setting { what: "--listen", problem: refused.to_string() })?;
+    for warning in &exposed {
+        tracing::warn!("{warning}");
     }
-    if !config.allow_plaintext_network {
-        let problem = format!(
-            "{address} can be reached from other machines, and nothing is encrypted; listen on 127.0.0.1, or accept \
-             that with --allow-plaintext-network"
-        );
-        return Err(ChunkError::Setting { what: "--listen", problem });
-    }
-    tracing::warn!(%address, "other machines can reach this address, and nothing is encrypted");
-    Ok(())
+    Ok(exposed)
 }
 
 async fn open(config: &Config, deps: &Deps, blocking: &Blocking) -> Result<Opened, ChunkError> {
@@ -212,7 +213,7 @@ fn presence(config: &Config, node: &Node, address: SocketAddr) -> Presence {
         IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
         IpAddr::V4(_) | IpAddr::V6(_) => address,
     };
-    let endpoint = config.advertise.clone().unwrap_or_else(|| format!("http://{reachable}"));
+    let endpoint = config.advertise.clone().unwrap_or_else(|| format!("{}://{reachable}", node.front.tls.scheme()));
     Presence { node: node.id, endpoint, failure_domain: config.failure_domain.clone() }
 }
 

@@ -10,9 +10,11 @@ use proto::limits;
 use proto::pb::chunk_service_client::ChunkServiceClient;
 use proto::pb::cluster_service_client::ClusterServiceClient;
 use proto::pb::metadata_service_client::MetadataServiceClient;
+use proto::tls::Dialer;
+use proto::tls::exposure::may_send_secrets;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::error::{Call, Service};
+use crate::error::{Call, Error, Service};
 
 /// One HTTP/2 connection is served by one task on each side; a few carry bulk better than one.
 const CONNECTIONS_PER_NODE: usize = 4;
@@ -29,6 +31,7 @@ pub(crate) struct Peer {
     service: Service,
     endpoint: String,
     settings: Endpoint,
+    dialer: Dialer,
     connections: Vec<OnceLock<Channel>>,
     next: AtomicUsize,
     /// It has answered before, so a failure is more likely a restart than a wrong address.
@@ -46,11 +49,10 @@ impl Peer {
         service: Service,
         endpoint: &str,
         connections: usize,
-        connect_timeout: Duration,
+        dialing: &Dialing,
     ) -> Result<Self, tonic::transport::Error> {
         let settings = Endpoint::from_shared(endpoint.to_owned())?
-            .connect_timeout(connect_timeout)
-            .tcp_nodelay(true)
+            .connect_timeout(dialing.timeout)
             .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(limits::HTTP2_FRAME_BYTES)
@@ -60,6 +62,7 @@ impl Peer {
             service,
             endpoint: endpoint.to_owned(),
             settings,
+            dialer: dialing.dialer.clone(),
             connections: std::iter::repeat_with(OnceLock::new).take(connections).collect(),
             next: AtomicUsize::new(0),
             answered: AtomicBool::new(false),
@@ -83,10 +86,8 @@ impl Peer {
     fn channel(&self) -> Channel {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len().max(1);
         let slot = self.connections.get(turn);
-        slot.map_or_else(
-            || self.settings.connect_lazy(),
-            |slot| slot.get_or_init(|| self.settings.connect_lazy()).clone(),
-        )
+        let connect = || self.settings.connect_with_connector_lazy(self.dialer.clone());
+        slot.map_or_else(connect, |slot| slot.get_or_init(connect).clone())
     }
 
     pub(crate) fn metadata_client(&self) -> MetadataServiceClient<Channel> {
@@ -110,13 +111,22 @@ impl Peer {
 pub(crate) struct Peers {
     metadata: Peer,
     nodes: Mutex<HashMap<String, Arc<Peer>>>,
-    connect_timeout: Duration,
+    dialing: Dialing,
+}
+
+/// How connections are opened.
+#[derive(Debug)]
+pub(crate) struct Dialing {
+    pub(crate) dialer: Dialer,
+    pub(crate) timeout: Duration,
+    /// Capabilities go to other machines also without TLS.
+    pub(crate) insecure_plaintext: bool,
 }
 
 impl Peers {
-    pub(crate) fn new(metadata: &str, connect_timeout: Duration) -> Result<Self, tonic::transport::Error> {
-        let metadata = Peer::new(Service::Metadata, metadata, 1, connect_timeout)?;
-        Ok(Self { metadata, nodes: Mutex::default(), connect_timeout })
+    pub(crate) fn new(metadata: &str, dialing: Dialing) -> Result<Self, tonic::transport::Error> {
+        let metadata = Peer::new(Service::Metadata, metadata, 1, &dialing)?;
+        Ok(Self { metadata, nodes: Mutex::default(), dialing })
     }
 
     pub(crate) fn metadata(&self) -> &Peer {
@@ -124,12 +134,21 @@ impl Peers {
     }
 
     /// The chunk service at an endpoint that the metadata service named.
-    pub(crate) fn node(&self, endpoint: &str) -> Result<Arc<Peer>, tonic::transport::Error> {
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a capability would go there unencrypted; [`Error::Protocol`] when it is no endpoint.
+    pub(crate) fn node(&self, endpoint: &str) -> Result<Arc<Peer>, Error> {
+        may_send_secrets(endpoint, self.dialing.insecure_plaintext)
+            .map_err(|refused| Error::Invalid { what: "endpoint of a chunk service", problem: refused.to_string() })?;
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(peer) = nodes.get(endpoint) {
             return Ok(Arc::clone(peer));
         }
-        let peer = Arc::new(Peer::new(Service::Chunk, endpoint, CONNECTIONS_PER_NODE, self.connect_timeout)?);
+        let peer = Peer::new(Service::Chunk, endpoint, CONNECTIONS_PER_NODE, &self.dialing);
+        let peer = Arc::new(peer.map_err(|_malformed| Error::Protocol {
+            call: Box::new(self.metadata.call("find a chunk service")),
+            problem: format!("the malformed endpoint '{endpoint}'"),
+        })?);
         if nodes.len() >= NODES_REMEMBERED {
             nodes.clear();
         }

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use proto::pb;
+use proto::status::chain;
+use proto::tls::exposure::may_send_secrets;
+use proto::tls::{Dialer, Trust};
 use tokio_util::task::TaskTracker;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::call::bearer;
-use crate::channel::Peers;
+use crate::channel::{Dialing, Peers};
 use crate::config::ClientConfig;
 use crate::endpoint;
 use crate::error::Error;
@@ -33,13 +36,22 @@ impl Client {
     /// Makes a client. Nothing is sent, and no connection made, before the first call.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the endpoint or the token cannot be one.
+    /// [`Error::Invalid`] when the endpoint, the token or the authority cannot be one, and when the token would go to
+    /// another machine unencrypted although nobody said that it may.
     pub fn new(mut config: ClientConfig) -> Result<Self, Error> {
         config.endpoint = endpoint::normalise(&config.endpoint)?;
         let bad_token =
             || Error::Invalid { what: "token", problem: "it holds characters that no token has".to_owned() };
         let authorization = config.token.as_ref().map(|token| bearer(token).ok_or_else(bad_token)).transpose()?;
-        let peers = Peers::new(&config.endpoint, config.connect_timeout)
+        if authorization.is_some() {
+            may_send_secrets(&config.endpoint, config.insecure_plaintext)
+                .map_err(|refused| Error::Invalid { what: "endpoint", problem: refused.to_string() })?;
+        }
+        let trust = Trust::from_file(config.tls_ca.as_deref())
+            .map_err(|error| Error::Invalid { what: "authority", problem: chain(&error) })?;
+        let ClientConfig { connect_timeout: timeout, insecure_plaintext, .. } = config;
+        let dialing = Dialing { dialer: Dialer::new(trust), timeout, insecure_plaintext };
+        let peers = Peers::new(&config.endpoint, dialing)
             .map_err(|error| Error::Invalid { what: "endpoint", problem: error.to_string() })?;
         Ok(Self(Arc::new(Shared { config, authorization, peers, farewells: TaskTracker::new() })))
     }

@@ -1,6 +1,7 @@
 //! What a client is made of.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use proto::ids::TenantId;
@@ -13,7 +14,8 @@ use crate::retry::RetryPolicy;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ClientConfig {
-    /// The metadata service: `host`, `host:port` or `http://host:port`. The port is 50051 unless given.
+    /// The metadata service: `host`, `host:port`, `http://host:port` or `https://host:port`. The port is 50051 unless
+    /// given.
     pub endpoint: String,
     /// Whose blobs are meant. The token says that too; when both are given and they differ, the service refuses.
     pub tenant: Option<TenantId>,
@@ -21,6 +23,10 @@ pub struct ClientConfig {
     pub traffic_class: Option<TrafficClass>,
     /// A tenant's token for that tenant's blobs, or the admin token for tenants.
     pub token: Option<Zeroizing<String>>,
+    /// The file (PEM) of the authorities that are believed at `https://` endpoints. Default: this machine's own.
+    pub tls_ca: Option<PathBuf>,
+    /// Send tokens and capabilities to other machines also when nothing is encrypted. Default: no.
+    pub insecure_plaintext: bool,
     /// How long a connection may take to come about. Default: 3 s.
     pub connect_timeout: Duration,
     /// How long the answer to one call may take; a longer wait is an unknown outcome, and may be retried. Default: 10 s.
@@ -41,6 +47,8 @@ impl ClientConfig {
             tenant: None,
             traffic_class: None,
             token: None,
+            tls_ca: None,
+            insecure_plaintext: false,
             connect_timeout: Duration::from_secs(3),
             call_timeout: Duration::from_secs(10),
             sync_timeout: Duration::from_secs(60),
@@ -70,6 +78,13 @@ impl ClientConfig {
         self
     }
 
+    /// The file (PEM) of the authorities that are believed at `https://` endpoints, instead of this machine's own.
+    #[must_use]
+    pub fn with_tls_ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tls_ca = Some(file.into());
+        self
+    }
+
     /// When to try again, and when to give up.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
@@ -85,6 +100,8 @@ impl fmt::Debug for ClientConfig {
             .field("tenant", &self.tenant)
             .field("traffic_class", &self.traffic_class)
             .field("token", &self.token.as_ref().map(|_secret| "[redacted]"))
+            .field("tls_ca", &self.tls_ca)
+            .field("insecure_plaintext", &self.insecure_plaintext)
             .field("connect_timeout", &self.connect_timeout)
             .field("call_timeout", &self.call_timeout)
             .field("sync_timeout", &self.sync_timeout)

@@ -1,4 +1,5 @@
-//! Endpoints in one form, so that equal ones are equal text: `http://host:port`, host in lower case, no slash at the end.
+//! Endpoints in one form, so that equal ones are equal text: `http://host:port` or `https://host:port`, host in lower
+//! case, no slash at the end. Without a scheme `http://` is meant.
 
 use tonic::transport::Uri;
 
@@ -7,17 +8,14 @@ use crate::error::Error;
 /// The port of the metadata service, where none is given.
 const PORT_DEFAULT: u16 = 50051;
 
-/// Brings an endpoint (`host`, `host:port`, `http://host:port/`) into its one form.
+/// Brings an endpoint (`host`, `host:port`, `https://host:port/`) into its one form.
 pub(crate) fn normalise(text: &str) -> Result<String, Error> {
     let invalid = |problem: &str| Error::Invalid { what: "endpoint", problem: format!("'{text}' {problem}") };
     let trimmed = text.trim();
     let full = if trimmed.contains("://") { trimmed.to_owned() } else { format!("http://{trimmed}") };
     let uri: Uri = full.parse().map_err(|_malformed| invalid("is not of the form http://host:port"))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(invalid("asks for TLS, which this version does not speak; use http://")),
-        Some(_) | None => return Err(invalid("must begin with http://")),
-    }
+    let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"));
+    let scheme = scheme.ok_or_else(|| invalid("must begin with http:// or https://"))?;
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err(invalid("must not have a path"));
     }
@@ -35,7 +33,7 @@ pub(crate) fn normalise(text: &str) -> Result<String, Error> {
             .filter(|port| *port > 0)
             .ok_or_else(|| invalid("has no usable port"))?,
     };
-    Ok(format!("http://{}:{port}", authority.host().to_ascii_lowercase()))
+    Ok(format!("{scheme}://{}:{port}", authority.host().to_ascii_lowercase()))
 }
 
 #[cfg(test)]
@@ -54,6 +52,8 @@ mod tests {
             ("HTTP://Example.org", "http://example.org:50051"),
             ("[::1]:80", "http://[::1]:80"),
             ("http://[::1]", "http://[::1]:50051"),
+            ("https://Example.org/", "https://example.org:50051"),
+            ("HTTPS://[::1]:7", "https://[::1]:7"),
         ] {
             assert_eq!(normalise(written).unwrap(), form, "{written}");
         }
@@ -61,9 +61,21 @@ mod tests {
 
     #[test]
     fn what_is_no_endpoint_is_a_usage_error_that_repeats_it() {
-        for bad in
-            ["", "http://", "ftp://a", "https://a", "a/b", "a?b", "http://u:p@a", "a:0", "a:65536", "a:x", "a b", "::1"]
-        {
+        for bad in [
+            "",
+            "http://",
+            "ftp://a",
+            "https://",
+            "https://a/b",
+            "a/b",
+            "a?b",
+            "http://u:p@a",
+            "a:0",
+            "a:65536",
+            "a:x",
+            "a b",
+            "::1",
+        ] {
             let error = normalise(bad).unwrap_err();
             assert_eq!(error.category(), Category::Usage, "{bad}");
             assert!(error.to_string().contains(bad), "{error}");

@@ -15,6 +15,7 @@ use std::time::Duration;
 use proto::error::{Kind, Reason, Retry};
 use proto::ids::BlobId;
 use proto::status::{WireError, from_status};
+use proto::tls::{DialError, WANTS_TLS};
 use tonic::{Code, Status};
 
 use self::reasons::{advice_for, category_of, category_of_code, retry_of_code};
@@ -235,6 +236,8 @@ impl Error {
     /// intent's id.
     pub fn retry(&self) -> Retry {
         match self {
+            Self::Unreachable { source, .. } if dialed(source).is_some_and(|error| !error.may_pass()) => Retry::Never,
+            Self::Unreachable { source, .. } if wanted_tls(source) => Retry::Never,
             Self::Unreachable { .. } | Self::Broken { .. } | Self::TimedOut { .. } => Retry::SameCall,
             Self::Refused { answer, .. } => answer.reason.map_or_else(|| retry_of_code(answer.code), Reason::retry),
             Self::Unsettled { source, .. } => source.retry(),
@@ -255,7 +258,12 @@ impl Error {
     /// What to do about it, where that can be said.
     pub fn advice(&self) -> Option<&'static str> {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } => Some(START_IT),
+            Self::Unreachable { source, .. } if wanted_tls(source) => Some(USE_HTTPS),
+            Self::Unreachable { source, .. } => match dialed(source) {
+                Some(error) if !error.may_pass() => error.advice(),
+                Some(_) | None => Some(START_IT),
+            },
+            Self::TimedOut { .. } => Some(START_IT),
             Self::Broken { .. } => Some("try again"),
             Self::Refused { answer, .. } => answer.reason.and_then(advice_for),
             Self::Unsettled { .. } => Some("ask for the blob by its id: if it is there, it was stored"),
@@ -275,7 +283,7 @@ impl Error {
             return Self::Refused { call, answer: Box::new(answer) };
         }
         let source = Box::new(status);
-        if caused_by::<tonic::ConnectError>(source.as_ref()) {
+        if cause::<tonic::ConnectError>(source.as_ref()).is_some() || wanted_tls(&source) {
             Self::Unreachable { call, source }
         } else {
             Self::Broken { call, source: Some(source) }
@@ -305,6 +313,8 @@ impl Error {
     }
 }
 
+const USE_HTTPS: &str =
+    "name the authority too, with --tls-ca, unless this machine trusts it (certs/ca.pem, if 'certs' made it)";
 const START_IT: &str = "is the service running? start it with `mini-tectonic-rs serve`";
 const REPORT_DAMAGE: &str = "tell the operator: stored bytes are gone or damaged, and no good copy was found";
 const FREE_QUOTA: &str = "delete blobs, or ask the operator for a larger quota";
@@ -314,15 +324,26 @@ fn is_transport_code(code: Code) -> bool {
     matches!(code, Code::Unavailable | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded)
 }
 
-fn caused_by<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.is::<E>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+/// The error and its causes, the last of which is the first cause of all.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
+        let error: &'a (dyn StdError + 'static) = *error;
+        error.source()
+    })
+}
+
+fn cause<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    causes(error).find_map(|error| error.downcast_ref())
+}
+
+/// Why no connection came about, if that is why.
+fn dialed(status: &Status) -> Option<&DialError> {
+    cause(status)
+}
+
+/// Whether the other side answered in TLS to who did not.
+fn wanted_tls(status: &Status) -> bool {
+    causes(status).any(|error| error.to_string() == WANTS_TLS)
 }
 
 #[cfg(test)]

@@ -116,6 +116,11 @@ pub fn access_of(path: &str) -> Option<(&'static str, Access)> {
 }
 
 impl Access {
+    /// Whether services call it, and nobody else.
+    fn is_for_services(self) -> bool {
+        matches!(self, Self::Join | Self::Node)
+    }
+
     /// Refuses whom the method is not for, and a tenant's token that lacks a scope.
     ///
     /// # Errors
@@ -248,11 +253,21 @@ impl Authenticator {
 
     /// Who may make the call: whoever has the token for it. While authentication is off, the operator's calls are
     /// everybody's and so are those of each tenant that a request names; nodes keep to their tokens, which say which
-    /// they are.
+    /// they are. `certified` is whether the connection came with a certificate that was verified: with mutual TLS a
+    /// node's token alone, wherever it was read, is of no use.
     ///
     /// # Errors
-    /// As [`bearer`], [`Self::caller`] and [`Access::check`]; [`MetadataError::RateLimited`].
-    pub async fn admit(&self, access: Access, token: Result<Token, MetadataError>) -> Result<Caller, MetadataError> {
+    /// [`MetadataError::CertificateMissing`]; as [`bearer`], [`Self::caller`] and [`Access::check`];
+    /// [`MetadataError::RateLimited`].
+    pub async fn admit(
+        &self,
+        access: Access,
+        token: Result<Token, MetadataError>,
+        certified: bool,
+    ) -> Result<Caller, MetadataError> {
+        if access.is_for_services() && self.service.front().tls.is_mutual() && !certified {
+            return Err(MetadataError::CertificateMissing);
+        }
         let unasked = match access {
             Access::Admin | Access::AdminOrTenant(_) => Some(Principal::Admin),
             Access::Tenant(_) => Some(Principal::Anyone),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proto::limits;
 use proto::runtime::clock::millis;
+use proto::runtime::tls::{NetworkOptions, TlsOptions};
 use proto::runtime::transport::TransportLimits;
 
 use crate::error::StartError;
@@ -16,8 +17,10 @@ pub struct Config {
     pub storage: PathBuf,
     /// How long calls may go on after the stop signal.
     pub drain: Duration,
-    /// Listen on an address that other machines reach although nothing is encrypted.
-    pub allow_plaintext_network: bool,
+    /// How the listener is encrypted.
+    pub tls: TlsOptions,
+    /// How it deals with other machines.
+    pub network: NetworkOptions,
     /// What strangers are granted.
     pub transport: TransportLimits,
     /// Everything that seldom changes.
@@ -33,7 +36,8 @@ impl Config {
         Self {
             storage: storage.into(),
             drain: Self::DRAIN,
-            allow_plaintext_network: false,
+            tls: TlsOptions::default(),
+            network: NetworkOptions::default(),
             transport: TransportLimits::default(),
             tuning: Tuning::default(),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proto::error::{Classify, Details, Reason};
 use proto::limits::TENANT_TOKENS_MAX;
 use proto::runtime::folder::FolderError;
+use proto::tls::{TlsError, exposure};
 
 use crate::audit::AuditError;
 use crate::store::engine::EngineError;
@@ -156,6 +157,12 @@ pub enum MetadataError {
     /// A node's keys were replaced too often within the time for which each stays good.
     #[error("the keys of node {0} were replaced too often; those before must end first")]
     TooManyKeys(String),
+    /// The call is for services, which show a certificate.
+    #[error(
+        "this call is for chunk services with a certificate of --tls-client-ca, and this connection came without one; \
+         give the chunk service --tls-cert and --tls-key"
+    )]
+    CertificateMissing,
     /// The credential does not cover the call.
     #[error("the token does not permit this call: {0}")]
     ScopeMissing(&'static str),
@@ -259,7 +266,7 @@ impl Classify for MetadataError {
             Self::TokenMissing => Reason::TokenMissing,
             Self::TokenInvalid => Reason::TokenInvalid,
             Self::TokenExpired => Reason::TokenExpired,
-            Self::TokenScopes(_) | Self::ScopeMissing(_) => Reason::ScopeMissing,
+            Self::TokenScopes(_) | Self::ScopeMissing(_) | Self::CertificateMissing => Reason::ScopeMissing,
             Self::TooManyTokens(_) | Self::TooManyKeys(_) => Reason::QuotaExceeded,
             Self::Audit(AuditError::Full) => Reason::NodeOutOfSpace,
             Self::Audit(AuditError::Failed(_) | AuditError::Latched) => Reason::ReadOnly,
@@ -310,6 +317,7 @@ impl Classify for MetadataError {
             | Self::TokenInvalid
             | Self::TokenExpired
             | Self::ScopeMissing(_)
+            | Self::CertificateMissing
             | Self::Audit(_)
             | Self::NodesFull
             | Self::Corrupt(_)
@@ -372,16 +380,12 @@ pub enum StartError {
         /// What is wrong and what to do.
         problem: &'static str,
     },
-    /// The address can be reached from other machines, and tokens would travel in the clear.
-    #[error(
-        "refusing to listen on {0}: tokens would travel unencrypted; use a loopback address, or say --allow-plaintext-network"
-    )]
-    PlaintextNetwork(std::net::SocketAddr),
-    /// The address can be reached from other machines, and nobody would be asked for a token.
-    #[error(
-        "refusing to listen on {0} with --insecure-no-auth: without authentication only a loopback address is served"
-    )]
-    NoAuthNetwork(std::net::SocketAddr),
+    /// The address must not be listened on like this.
+    #[error(transparent)]
+    Exposed(#[from] exposure::Refused),
+    /// The certificate or a key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A setting makes no sense.
     #[error("{0}")]
     Setting(&'static str),

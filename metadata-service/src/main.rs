@@ -10,6 +10,7 @@ use clap::Parser;
 use metadata_service::{Config, Deps, Tuning, start};
 use proto::runtime::process;
 use proto::runtime::telemetry::{self, LogFormat};
+use proto::runtime::tls::{NetworkOptions, TlsOptions};
 use proto::runtime::transport::{self, TransportLimits};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 ///
 /// Keeps its rows in STORAGE/metadata, which it locks. The first start in an empty folder makes them, and writes
 /// STORAGE/admin.token (for the operator) and STORAGE/join.token (for one chunk service). When it is ready, and not
-/// before, it prints one line: ready metadata=http://ADDRESS. Logs go to standard error.
+/// before, it prints one line: ready metadata=URL. Logs go to standard error.
 #[derive(Debug, Parser)]
 #[command(version, after_help = AFTER_HELP)]
 struct Args {
@@ -34,9 +35,10 @@ struct Args {
     /// How log lines look: text or json; RUST_LOG says which are written
     #[arg(long, env = "MINI_TECTONIC_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
-    /// Listen on an address that other machines reach, although nothing is encrypted
-    #[arg(long, env = "MINI_TECTONIC_ALLOW_PLAINTEXT_NETWORK")]
-    allow_plaintext_network: bool,
+    #[command(flatten)]
+    tls: TlsOptions,
+    #[command(flatten)]
+    network: NetworkOptions,
     #[command(flatten)]
     transport: TransportLimits,
     #[command(flatten)]
@@ -80,8 +82,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let listener = transport::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
-    let Args { storage, drain, allow_plaintext_network, transport, tuning, .. } = args;
-    let config = Config { storage, drain, allow_plaintext_network, transport, tuning };
+    let Args { storage, drain, tls, network, transport, tuning, .. } = args;
+    let config = Config { storage, drain, tls, network, transport, tuning };
     let running = start(config, listener, Deps::default(), CancellationToken::new()).await?;
     announce(&running.endpoint());
     let failure = tokio::select! {

@@ -17,7 +17,7 @@ use crate::error::StartError;
 use crate::mint::Mint;
 use crate::nodes::{self, NodeLink, Registry};
 use crate::running::Deps;
-use crate::service::{Parts, Service};
+use crate::service::{Front, Parts, Service};
 use crate::storage::{self, Opening, Storage};
 use crate::store::engine::Engine;
 
@@ -47,18 +47,20 @@ impl Offline {
             clock: Arc::clone(&deps.clock),
             entropy: Arc::clone(&deps.entropy),
         };
+        let front = Front::closed(Arc::clone(&deps.clock));
         let service = Service::new(Parts {
             engine: Arc::clone(&engine),
             cluster,
             tuning,
             registry,
-            chunk_nodes: Arc::new(NodeLink::new(mint.clone())),
+            chunk_nodes: Arc::new(NodeLink::new(mint.clone(), front.tls.dialer(), false)),
             mint,
             clock: Arc::clone(&deps.clock),
             entropy: Arc::clone(&deps.entropy),
             tasks: TaskGroup::new(),
             admin_token: None,
             audit: Audit::none(),
+            front,
         });
         Ok(Self { service, engine, lock })
     }

@@ -19,9 +19,11 @@ use proto::entropy::{Entropy, OsEntropy};
 use proto::failpoint;
 use proto::ids::ClusterId;
 use proto::runtime::folder::FolderLock;
+use proto::runtime::tls::{self, Tls};
 use proto::runtime::transport::{self, ConnectionCounts, Door, Gate, Router};
 use proto::runtime::worker::Pass;
 use proto::runtime::{Clock, SystemClock, TaskGroup};
+use proto::tls::exposure::Listening;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +35,7 @@ use crate::error::StartError;
 use crate::grpc::{cluster_server, metadata_server};
 use crate::mint::Mint;
 use crate::nodes::{self, NodeLink, Registry};
-use crate::service::{Parts, Service};
+use crate::service::{Front, Parts, Service};
 use crate::storage::{self, Opening, Paths, Storage};
 use crate::store::engine::Engine;
 use crate::workers::board::WorkerName;
@@ -64,6 +66,7 @@ pub struct Running {
     lock: FolderLock,
     health: Health,
     gate: Arc<Gate>,
+    tls: Arc<Tls>,
     tasks: TaskGroup,
     stop_serving: CancellationToken,
     served: Served,
@@ -84,10 +87,21 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     config.check()?;
     let address = listener.local_addr().map_err(StartError::Listener)?;
-    check_address(&config, address)?;
+    let listening = Listening {
+        address,
+        tls: config.tls.is_on(),
+        auth: !config.tuning.insecure_no_auth,
+        insecure_plaintext: config.network.insecure_plaintext,
+    };
+    let exposed = listening.judge()?;
+    for warning in &exposed {
+        tracing::warn!("{warning}");
+    }
+    let tls = Tls::open(&config.tls, &config.network, Arc::clone(&deps.clock))?;
+    let front = Front { gate: Gate::new(config.transport.clone()), tls, exposed };
     let opening = Opening { tuning: &config.tuning, entropy: deps.entropy.as_ref(), now_ms: deps.clock.now_ms() };
     let storage = storage::open(&config.storage, opening).await?;
-    let started = start_on(&config, listener, address, &deps, storage).await?;
+    let started = start_on(&config, listener, front, &deps, storage).await?;
     if stop.is_cancelled() {
         started.shutdown().await;
         return Err(StartError::Stopped);
@@ -95,27 +109,10 @@ pub async fn start(
     Ok(started)
 }
 
-fn check_address(config: &Config, address: SocketAddr) -> Result<(), StartError> {
-    if config.tuning.insecure_no_auth {
-        if !address.ip().is_loopback() {
-            return Err(StartError::NoAuthNetwork(address));
-        }
-        tracing::warn!(%address, "authentication is off: whoever reaches this address may read, change and delete all");
-    }
-    if address.ip().is_loopback() {
-        return Ok(());
-    }
-    if !config.allow_plaintext_network {
-        return Err(StartError::PlaintextNetwork(address));
-    }
-    tracing::warn!(%address, "listening on the network without encryption: tokens and data can be read on the way");
-    Ok(())
-}
-
 async fn start_on(
     config: &Config,
     listener: TcpListener,
-    address: SocketAddr,
+    front: Front,
     deps: &Deps,
     storage: Storage,
 ) -> Result<Running, StartError> {
@@ -125,6 +122,7 @@ async fn start_on(
     if config.tuning.reissue_admin_token {
         storage::reissue_admin_token(&storage, deps.entropy.as_ref()).await?;
     }
+    let address = listener.local_addr().map_err(StartError::Listener)?;
     let Storage { lock, engine, cluster, paths } = storage;
     let registry = Registry::new(cluster.secret.clone(), &config.tuning);
     nodes::load(engine.as_ref(), &registry, &paths.metadata).await?;
@@ -142,20 +140,22 @@ async fn start_on(
         cluster,
         tuning: config.tuning.clone(),
         registry,
-        chunk_nodes: Arc::new(NodeLink::new(mint.clone())),
+        chunk_nodes: Arc::new(NodeLink::new(mint.clone(), front.tls.dialer(), config.network.insecure_plaintext)),
         mint,
         clock: Arc::clone(&deps.clock),
         entropy: Arc::clone(&deps.entropy),
         tasks: tasks.clone(),
         admin_token: Some(paths.admin_token.clone()),
         audit: Audit::at(paths.metadata.join("audit.log"), Arc::clone(&deps.clock)),
+        front: front.clone(),
     });
     let unreadable = |source| StartError::Engine { folder: paths.metadata.clone(), source };
     workers::load(&service).await.map_err(unreadable)?;
     let (health, router) = router(&service).await?;
     let stop_serving = CancellationToken::new();
-    let gate = Gate::new(config.transport.clone());
-    let door = Door { listener, gate: Arc::clone(&gate), drain: config.drain };
+    let Front { gate, tls, .. } = front;
+    let door = Door { listener, gate: Arc::clone(&gate), tls: Arc::clone(&tls), drain: config.drain };
+    tasks.spawn("certificates", Arc::clone(&tls).follow(tls::POLL, tasks.stop_signal()));
     let served = serve(&tasks, router, door, stop_serving.clone());
     workers::start(&tasks, &service, &deps.entropy);
     failpoint!("start.serving");
@@ -163,7 +163,7 @@ async fn start_on(
     tasks.spawn("health", health.clone().follow(service.clone(), tasks.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, folder = %paths.metadata.display(), "ready");
     let drain = config.drain;
-    Ok(Running { address, drain, service, engine, paths, lock, health, gate, tasks, stop_serving, served })
+    Ok(Running { address, drain, service, engine, paths, lock, health, gate, tls, tasks, stop_serving, served })
 }
 
 async fn router(service: &Service) -> Result<(Health, Router), StartError> {
@@ -201,7 +201,7 @@ impl Running {
                 std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
             });
         }
-        format!("http://{address}")
+        format!("{}://{address}", self.tls.scheme())
     }
 
     /// What happened at its listener so far.

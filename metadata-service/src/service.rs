@@ -22,8 +22,11 @@ use proto::entropy::Entropy;
 use proto::ids::ClusterId;
 use proto::runtime::TaskGroup;
 use proto::runtime::clock::Clock;
+use proto::runtime::tls::Tls;
+use proto::runtime::transport::{Gate, TransportLimits};
 use proto::secret::SecretKey;
 use proto::status::chain;
+use proto::tls::exposure::Warning;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -83,6 +86,7 @@ struct Shared {
     start_ms: u64,
     admin_token: Option<PathBuf>,
     audit: Audit,
+    front: Front,
 }
 
 /// An upload with the permissions to write its blocks.
@@ -130,13 +134,33 @@ pub struct Parts {
     pub admin_token: Option<PathBuf>,
     /// Puts calls on record.
     pub audit: Audit,
+    /// Its listener.
+    pub front: Front,
+}
+
+/// What a service knows of its own listener, for its status and its access rules.
+#[derive(Debug, Clone)]
+pub struct Front {
+    /// Who is let in.
+    pub gate: Arc<Gate>,
+    /// How they are greeted.
+    pub tls: Arc<Tls>,
+    /// What there is to warn about.
+    pub exposed: Vec<Warning>,
+}
+
+impl Front {
+    /// That of a service that nobody calls.
+    pub fn closed(clock: Arc<dyn Clock>) -> Self {
+        Self { gate: Gate::new(TransportLimits::default()), tls: Tls::off(clock), exposed: Vec::new() }
+    }
 }
 
 impl Service {
     /// Puts a service together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, tasks, admin_token, audit } =
-            parts;
+        let Parts { engine, cluster, tuning, registry, mint, chunk_nodes, clock, entropy, .. } = parts;
+        let Parts { tasks, admin_token, audit, front, .. } = parts;
         let (fail_stop, start_ms) = (FailStop::default(), clock.now_ms());
         let jumps = JumpWatch::new(start_ms, Instant::now());
         let known = if seeded!(CollectedBeforeRecovery) { Vec::new() } else { cluster.restores.clone() };
@@ -158,6 +182,7 @@ impl Service {
             start_ms,
             admin_token,
             audit,
+            front,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -185,6 +210,11 @@ impl Service {
     /// Puts calls on record.
     pub fn audit(&self) -> &Audit {
         &self.shared.audit
+    }
+
+    /// Its listener.
+    pub fn front(&self) -> &Front {
+        &self.shared.front
     }
 
     /// Does at nodes what the service itself asks of them.

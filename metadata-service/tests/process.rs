@@ -138,7 +138,7 @@ async fn an_address_that_others_reach_must_be_asked_for() {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let (code, said) = run(command).await;
     assert_eq!(code, Some(1));
-    assert!(said.contains("--allow-plaintext-network"), "{said}");
+    assert!(said.contains("--insecure-plaintext"), "{said}");
 }
 
 #[tokio::test]

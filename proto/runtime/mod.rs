@@ -1,5 +1,5 @@
 //! What both services need at run time and must do alike: time, tasks, workers, logs, data folders, the process itself,
-//! transport, rates.
+//! TLS, transport, rates.
 //!
 //! A closed set, behind the `runtime` feature: two copies of these would drift, and a common crate would grow.
 
@@ -10,6 +10,7 @@ pub mod folder;
 pub mod process;
 pub mod tasks;
 pub mod telemetry;
+pub mod tls;
 pub mod transport;
 pub mod worker;
 

@@ -8,6 +8,7 @@ mod connection;
 mod limits;
 mod request;
 mod untaken;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,12 +27,14 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 pub use self::admission::{ConnectionCounts, Gate};
 pub use self::limits::TransportLimits;
 use self::untaken::AnswerLayer;
+pub use self::wire::ClientCertificate;
 use crate::error::{Classify, Details, Reason};
 use crate::limits::{
     HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES, HTTP2_HEADER_LIST_BYTES, HTTP2_KEEPALIVE_INTERVAL,
     HTTP2_KEEPALIVE_TIMEOUT, HTTP2_LOCAL_RESETS_MAX, HTTP2_PENDING_RESETS_MAX, HTTP2_STREAM_WINDOW_BYTES,
     HTTP2_STREAMS_PER_CONNECTION, SMALL_REQUEST_BYTES_MAX,
 };
+use crate::runtime::tls::Tls;
 use crate::status::to_status;
 
 type Request = http::Request<Body>;
@@ -99,6 +102,8 @@ pub struct Door {
     pub listener: TcpListener,
     /// Who may.
     pub gate: Arc<Gate>,
+    /// How they are greeted.
+    pub tls: Arc<Tls>,
     /// How long calls may go on after the stop signal.
     pub drain: Duration,
 }
@@ -109,8 +114,8 @@ pub struct Door {
 /// # Errors
 /// When the transport fails.
 pub async fn serve(router: Router, door: Door, stop: CancellationToken) -> Result<bool, tonic::transport::Error> {
-    let Door { listener, gate, drain } = door;
-    let incoming = accept::incoming(listener, gate, stop.clone());
+    let Door { listener, gate, tls, drain } = door;
+    let incoming = accept::incoming(listener, gate, tls, stop.clone());
     let stopped = stop.clone();
     let serving = router.serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await });
     // The server's own graceful shutdown waits for ever for a client that keeps a stream open.

@@ -124,6 +124,7 @@ impl Handlers {
     }
 
     async fn delete(&self, request: Request<pb::DeleteChunkRequest>) -> Result<pb::DeleteChunkResponse, ChunkError> {
+        self.node.admit_service(request.extensions().get())?;
         let chunk = self.node.admit_delete(bearer(request.metadata())?)?;
         convert::permitted_chunk(&request.get_ref().chunk_id, chunk)?;
         let store = Arc::clone(&self.node.store);
@@ -133,6 +134,7 @@ impl Handlers {
     }
 
     async fn verify(&self, request: Request<pb::VerifyChunkRequest>) -> Result<pb::VerifyChunkResponse, ChunkError> {
+        self.node.admit_service(request.extensions().get())?;
         let ReadGrant { place: binding, claims, account, .. } = self.node.admit_verify(bearer(request.metadata())?)?;
         let pb::VerifyChunkRequest { chunk_id, repair } = request.into_inner();
         convert::permitted_chunk(&chunk_id, binding.chunk)?;
@@ -148,6 +150,7 @@ impl Handlers {
     }
 
     async fn list(&self, request: Request<pb::ListChunksRequest>) -> Result<ListStream, ChunkError> {
+        self.node.admit_service(request.extensions().get())?;
         self.node.admit_list(bearer(request.metadata())?)?;
         let place = place(&self.listings, "listings")?;
         let listing = self.node.store.list(request.get_ref().with_checksum_files).await?;

@@ -19,3 +19,4 @@ mod peer;
 mod permission;
 mod process;
 mod streams;
+mod tls;

@@ -12,6 +12,7 @@ use proto::ids::{BlobId, BlockId, ChunkId, ClusterId, NodeId};
 use proto::pb;
 use proto::pb::cluster_service_server::{ClusterService, ClusterServiceServer};
 use proto::rates::Pace;
+use proto::runtime::tls::Tls;
 use proto::runtime::transport::{self, Door, Gate, TransportLimits};
 use proto::runtime::{Clock as _, SystemClock, TaskGroup};
 use proto::secret::SecretKey;
@@ -102,7 +103,8 @@ impl Peer {
         let stopped = stop.clone();
         tasks.spawn("peer", async move {
             let gate = Gate::new(TransportLimits::default());
-            let door = Door { listener, gate, drain: std::time::Duration::ZERO };
+            let tls = Tls::off(Arc::new(SystemClock));
+            let door = Door { listener, gate, tls, drain: std::time::Duration::ZERO };
             transport::serve(router, door, stopped).await.unwrap();
         });
         Listening { address, stop, tasks }

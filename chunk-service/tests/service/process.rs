@@ -139,7 +139,7 @@ async fn what_cannot_start_says_why_and_exits_with_one() {
     for (what, run, says) in [
         ("folder in use", with(&[]), "in use by another process"),
         ("port in use", with(&["--listen", &address, "--storage", other]), "is the port in use"),
-        ("network", with(&["--listen", "0.0.0.0:0", "--storage", other]), "--allow-plaintext-network"),
+        ("network", with(&["--listen", "0.0.0.0:0", "--storage", other]), "--insecure-plaintext"),
         ("not a URL", with(&["--metadata", "not a url", "--storage", other]), "--metadata"),
         ("a file", with(&["--storage", "/dev/null"]), "the data folder cannot be used"),
     ] {
@@ -183,7 +183,7 @@ fn help_names_every_setting_and_its_variable() {
         "--failure-domain",
         "--drain",
         "--log-format",
-        "--allow-plaintext-network",
+        "--insecure-plaintext",
         "--stream-stall",
     ] {
         assert!(help.contains(flag), "{flag}");

@@ -53,6 +53,12 @@ pub(crate) struct Global {
     /// The file that holds the token to use [env: MINI_TECTONIC_TOKEN_FILE]
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Believe these authorities (PEM) at https:// endpoints instead of this machine's own.
+    #[arg(long, global = true, value_name = "FILE", env = "MINI_TECTONIC_TLS_CA")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Send tokens to other machines although nothing is encrypted; 'serve' listens where they reach it.
+    #[arg(long, global = true, env = "MINI_TECTONIC_INSECURE_PLAINTEXT", value_parser = FalseyValueParser::new())]
+    pub(crate) insecure_plaintext: bool,
     /// Print JSON, one object per line.
     #[arg(long, global = true, env = "MINI_TECTONIC_JSON", value_parser = FalseyValueParser::new())]
     pub(crate) json: bool,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mini_tectonic_client::{Client, ClientConfig, Error, TrafficClass};
 use proto::error::Reason;
 use proto::ids::TenantId;
+use proto::runtime::tls::NetworkOptions;
 
 use super::args::Global;
 use super::class::ClassArg;
@@ -24,6 +25,7 @@ pub(crate) struct Context {
     /// Standard output.
     pub(crate) out: Output,
     endpoint: String,
+    network: NetworkOptions,
     given: Option<Secret>,
     credentials: Option<Credentials>,
     quiet: bool,
@@ -38,6 +40,7 @@ impl Context {
         let context = Self {
             out: Output::standard(global.json),
             endpoint: normalised(&global.endpoint)?,
+            network: NetworkOptions { tls_ca: global.tls_ca.clone(), insecure_plaintext: global.insecure_plaintext },
             given: given_token(global)?,
             credentials: None,
             quiet: global.quiet,
@@ -56,6 +59,11 @@ impl Context {
     /// The metadata service's address, in the one form under which credentials are kept.
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// How to deal with other machines.
+    pub(crate) fn network(&self) -> &NetworkOptions {
+        &self.network
     }
 
     /// Whether only errors and warnings are wanted on standard error.
@@ -175,6 +183,8 @@ impl Context {
         let mut config = ClientConfig::new(&self.endpoint).with_token(credential.token.expose());
         config.tenant = tenant.cloned();
         config.traffic_class = class.class.map(TrafficClass::from);
+        config.tls_ca.clone_from(&self.network.tls_ca);
+        config.insecure_plaintext = self.network.insecure_plaintext;
         let client = Client::new(config).map_err(|error| self.scene("connecting", tenant).failed(&error))?;
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).push(client.clone());
         Ok(Session { client, context: self, tenant, cluster_id: credential.cluster_id })

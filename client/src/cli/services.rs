@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use proto::runtime::tls::{NetworkOptions, TlsOptions};
 use proto::runtime::transport::{self, TransportLimits};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +29,10 @@ pub(crate) struct Options {
     pub(crate) chunk_listen: SocketAddr,
     /// How long a stop waits for calls in flight.
     pub(crate) drain: Duration,
-    /// Listen where other machines can reach it, although nothing is encrypted.
-    pub(crate) allow_plaintext_network: bool,
+    /// How both listeners are encrypted.
+    pub(crate) tls: TlsOptions,
+    /// How both deal with other machines.
+    pub(crate) network: NetworkOptions,
     /// What strangers are granted, at each of the two listeners.
     pub(crate) transport: TransportLimits,
     /// Constants of the metadata service.
@@ -47,7 +50,8 @@ impl Options {
             metadata_listen: free,
             chunk_listen: free,
             drain: Duration::from_secs(10),
-            allow_plaintext_network: false,
+            tls: TlsOptions::default(),
+            network: NetworkOptions::default(),
             transport: TransportLimits::default(),
             metadata: metadata_service::Tuning::default(),
             chunk: chunk_service::Tuning::default(),
@@ -68,7 +72,8 @@ pub(crate) async fn start(options: Options, stop: CancellationToken) -> Result<S
     let chunk_listener = bind(options.chunk_listen, "--chunk-listen").await?;
     let mut config = metadata_service::Config::new(&options.storage);
     config.drain = options.drain;
-    config.allow_plaintext_network = options.allow_plaintext_network;
+    config.tls = options.tls.clone();
+    config.network = options.network.clone();
     config.transport = options.transport.clone();
     config.tuning = options.metadata;
     let started = metadata_service::start(config, metadata_listener, metadata_service::Deps::default(), stop.clone());
@@ -77,7 +82,8 @@ pub(crate) async fn start(options: Options, stop: CancellationToken) -> Result<S
     let mut config = chunk_service::Config::new(&options.storage);
     config.metadata = metadata.endpoint();
     config.drain = options.drain;
-    config.allow_plaintext_network = options.allow_plaintext_network;
+    config.tls = options.tls;
+    config.network = options.network;
     config.transport = options.transport;
     config.tuning = options.chunk;
     match chunk_service::start(config, chunk_listener, chunk_service::Deps::default(), stop).await {

@@ -213,6 +213,7 @@ pub(crate) struct NodeView<'a> {
     class_loads: Vec<ClassLoadView>,
     key_id: u32,
     next_key_id: u32,
+    connections: Option<ConnectionsView>,
 }
 
 /// A key that a node is offered.
@@ -275,6 +276,42 @@ impl<'a> From<&'a pb::Node> for NodeView<'a> {
             class_loads: node.class_loads.iter().map(ClassLoadView::from).collect(),
             key_id: node.key_id,
             next_key_id: node.next_key_id,
+            connections: node.connections.map(Into::into),
+        }
+    }
+}
+
+/// What happened at a listener.
+#[derive(Debug, Serialize)]
+pub(crate) struct ConnectionsView {
+    open_count: u64,
+    accepted_count: u64,
+    refused_full_count: u64,
+    refused_address_count: u64,
+    failed_handshake_count: u64,
+    silent_count: u64,
+    accept_error_count: u64,
+}
+
+impl From<pb::ConnectionCounts> for ConnectionsView {
+    fn from(counts: pb::ConnectionCounts) -> Self {
+        let pb::ConnectionCounts {
+            open_count,
+            accepted_count,
+            refused_full_count,
+            refused_address_count,
+            failed_handshake_count,
+            silent_count,
+            accept_error_count,
+        } = counts;
+        Self {
+            open_count,
+            accepted_count,
+            refused_full_count,
+            refused_address_count,
+            failed_handshake_count,
+            silent_count,
+            accept_error_count,
         }
     }
 }
@@ -378,6 +415,7 @@ pub(crate) struct ClusterView<'a> {
     damaged_chunk_count: u64,
     restore: Option<RestoreView>,
     warnings: &'a [String],
+    connections: Option<ConnectionsView>,
 }
 
 /// A chunk that is missing or damaged.
@@ -423,6 +461,7 @@ impl<'a> From<&'a pb::GetClusterStatusResponse> for ClusterView<'a> {
             damaged_chunk_count: cluster.damaged_chunk_count,
             restore: cluster.restore.as_ref().map(Into::into),
             warnings: &cluster.warnings,
+            connections: cluster.connections.map(Into::into),
         }
     }
 }

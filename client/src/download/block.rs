@@ -227,8 +227,7 @@ impl BlockReader {
         if location.endpoint.is_empty() {
             return Err(self.no_endpoint());
         }
-        let peer = self.source.client.peers().node(&location.endpoint);
-        peer.map_err(|_malformed| self.source.malformed("a malformed endpoint"))
+        self.source.client.peers().node(&location.endpoint)
     }
 
     fn call(&self) -> Call {

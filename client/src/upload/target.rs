@@ -25,8 +25,7 @@ impl Target {
             let problem = format!("a block of {} chunks, of which this client can write 1", plan.chunks.len());
             return Err(handle.malformed(problem));
         };
-        let peer = handle.client.peers().node(&chunk.endpoint);
-        let peer = peer.map_err(|_malformed| handle.malformed(format!("the endpoint '{}'", chunk.endpoint)))?;
+        let peer = handle.client.peers().node(&chunk.endpoint)?;
         let authorization = bearer(&chunk.capability).ok_or_else(|| handle.malformed("a malformed capability"))?;
         Ok(Self { peer, chunk_id: chunk.chunk_id.clone(), authorization })
     }

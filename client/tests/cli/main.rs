@@ -6,6 +6,7 @@ mod common;
 mod credentials;
 mod damage;
 mod fsck;
+mod tls;
 mod tokens;
 mod workers;
 

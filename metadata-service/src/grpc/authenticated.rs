@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use proto::error::Classify as _;
+use proto::runtime::transport::ClientCertificate;
 use proto::status::{from_status, to_status};
 use tonic::Status;
 use tonic::body::Body;
@@ -55,9 +56,10 @@ where
         let authenticator = self.authenticator.clone();
         let token = bearer(request.headers().get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()));
         let key_id = token.as_ref().ok().map(|token| token.key_id);
+        let certified = request.extensions().get::<ClientCertificate>().is_some();
         let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
         Box::pin(async move {
-            match authenticator.admit(access, token).await {
+            match authenticator.admit(access, token, certified).await {
                 Ok(caller) => {
                     request.extensions_mut().insert(caller);
                     inner.call(request).await

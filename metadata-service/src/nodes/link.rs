@@ -18,7 +18,9 @@ use proto::ids::{ChunkId, NodeId};
 use proto::limits;
 use proto::pb;
 use proto::pb::chunk_service_client::ChunkServiceClient;
-use proto::status::from_status;
+use proto::status::{from_status, in_words};
+use proto::tls::Dialer;
+use proto::tls::exposure::may_send_secrets;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
@@ -41,6 +43,8 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct NodeLink {
     mint: Mint,
+    dialer: Dialer,
+    insecure_plaintext: bool,
     lines: Mutex<HashMap<NodeId, Line>>,
 }
 
@@ -55,8 +59,8 @@ type Client = ChunkServiceClient<Channel>;
 
 impl NodeLink {
     /// A line to every node of the mint's registry. Nothing is sent yet.
-    pub fn new(mint: Mint) -> Self {
-        Self { mint, lines: Mutex::default() }
+    pub fn new(mint: Mint, dialer: Dialer, insecure_plaintext: bool) -> Self {
+        Self { mint, dialer, insecure_plaintext, lines: Mutex::default() }
     }
 
     /// A client of the node, and the message with permission for it.
@@ -93,13 +97,14 @@ impl NodeLink {
         if let Some(line) = lines.get(&node).filter(|line| line.endpoint == endpoint) {
             return Ok(line.channel.clone());
         }
+        may_send_secrets(&endpoint, self.insecure_plaintext)
+            .map_err(|unencrypted| NodeError::Unavailable(unencrypted.to_string()))?;
         let settings = Endpoint::from_shared(endpoint.clone())
             .map_err(|error| NodeError::Unavailable(format!("{endpoint:?} is not a URL: {error}")))?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(limits::HTTP2_KEEPALIVE_INTERVAL)
             .keep_alive_timeout(limits::HTTP2_KEEPALIVE_TIMEOUT);
-        let channel = settings.connect_lazy();
+        let channel = settings.connect_with_connector_lazy(self.dialer.clone());
         lines.insert(node, Line { endpoint, channel: channel.clone() });
         Ok(channel)
     }
@@ -178,7 +183,7 @@ fn refusal(status: &Status) -> NodeError {
         // Without a reason of ours the answer comes from the transport, or from something else on that port.
         None => !matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented),
     };
-    let words = format!("{:?}: {}", status.code(), status.message());
+    let words = in_words(status);
     if passing { NodeError::Unavailable(words) } else { NodeError::Refused(words) }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proto::capability::NodeKey;
 use proto::ids::NodeId;
+use proto::runtime::transport::ConnectionCounts;
 use proto::secret::SecretKey;
 use proto::traffic::ClassLoad;
 use tokio::time::Instant;
@@ -31,6 +32,10 @@ pub struct Report {
     pub workers: Vec<WorkerView>,
     /// What it does for each class of traffic.
     pub loads: Vec<ClassLoad>,
+    /// What happened at its listener.
+    pub connections: Option<ConnectionCounts>,
+    /// What needs an operator there.
+    pub warnings: Vec<String>,
 }
 
 /// Whether a node can be used.

@@ -66,6 +66,7 @@ mod tests {
     use std::time::Duration;
 
     use proto::runtime::ManualClock;
+    use proto::runtime::tls::Tls;
     use proto::runtime::transport::{self, Door, Gate, TransportLimits};
     use tokio_util::sync::CancellationToken;
     use tonic::transport::Endpoint;
@@ -85,7 +86,8 @@ mod tests {
         let listener = transport::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let router = transport::server().add_service(server);
-        let door = Door { listener, gate: Gate::new(TransportLimits::default()), drain: Duration::from_secs(1) };
+        let tls = Tls::off(Arc::new(ManualClock::at(1)));
+        let door = Door { listener, gate: Gate::new(TransportLimits::default()), tls, drain: Duration::from_secs(1) };
         tasks.spawn("server", transport::serve(router, door, stop.clone()));
         let client = HealthClient::new(endpoint.connect_lazy());
         let ask = async |service: &str| {

@@ -5,6 +5,7 @@ use proto::failpoint;
 use proto::ids::{ChunkId, ClusterId, NodeId};
 use proto::limits::PAGE_SIZE_MAX;
 use proto::runtime::clock::millis;
+use proto::runtime::transport::ConnectionCounts;
 use proto::token::{Token, TokenKeyId};
 
 use super::Service;
@@ -82,6 +83,8 @@ pub struct ClusterStatus {
     pub restore: Option<RestoreRecord>,
     /// What needs an operator, in words.
     pub warnings: Vec<String>,
+    /// What happened at this service's listener.
+    pub connections: ConnectionCounts,
 }
 
 impl Service {
@@ -249,6 +252,7 @@ impl Service {
             start_ms: self.start_ms(),
             restore: self.undecided_restore(),
             damaged_chunks,
+            connections: self.front().gate.counts(),
         })
     }
 

@@ -7,7 +7,7 @@ use proto::ids::ClusterId;
 use proto::runtime::{Clock, ManualClock, TaskGroup};
 use proto::secret::SecretKey;
 
-use super::{Cluster, Parts, Service};
+use super::{Cluster, Front, Parts, Service};
 use crate::audit::Audit;
 use crate::config::Tuning;
 use crate::mint::Mint;
@@ -48,7 +48,8 @@ pub(crate) fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
     };
-    let chunk_nodes = Arc::new(NodeLink::new(mint.clone()));
+    let front = Front::closed(Arc::clone(&clock));
+    let chunk_nodes = Arc::new(NodeLink::new(mint.clone(), front.tls.dialer(), false));
     Parts {
         engine,
         cluster,
@@ -61,6 +62,7 @@ pub(crate) fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
         tasks: TaskGroup::new(),
         admin_token: None,
         audit: Audit::none(),
+        front,
     }
 }
 

@@ -4,7 +4,7 @@ use proto::ids::{ChunkId, NodeId};
 use proto::limits::PAGE_SIZE_MAX;
 use proto::runtime::worker::Pass;
 
-use super::Service;
+use super::{Front, Service};
 use crate::coordinator::orphans;
 use crate::error::MetadataError;
 use crate::nodes::State;
@@ -67,6 +67,10 @@ impl Service {
             format!("the metadata service takes no writes: {reason}. Restart it after its disk was checked")
         });
         let nodes = self.registry().list(None, PAGE_SIZE_MAX);
+        let of_nodes: Vec<_> = nodes
+            .iter()
+            .flat_map(|node| node.report.warnings.iter().map(|words| format!("node {}: {words}", node.node)))
+            .collect();
         let nodes = nodes.into_iter().filter_map(|node| match node.state {
             State::Alive => None,
             State::ReadOnly => Some(format!(
@@ -76,25 +80,24 @@ impl Service {
             State::Lost => Some(format!("node {} at {} is lost: no heartbeat", node.node, node.record.endpoint)),
         });
         let workers = self.list_workers().into_iter().filter_map(|(node, worker)| worker.warning(node));
-        let open = self.tuning().insecure_no_auth.then(|| NO_AUTH.to_owned());
+        let Front { tls, exposed, .. } = self.front();
+        let exposed = exposed.iter().map(ToString::to_string).chain(tls.warnings());
         let audit = self.audit().trouble().map(|why| {
             format!("calls of the operator and about tokens are refused while they cannot be put on record: {why}")
         });
         let damage = (damaged_chunks > 0).then(|| damage_warning(damaged_chunks));
         latched
             .into_iter()
-            .chain(open)
+            .chain(exposed)
             .chain(audit)
             .chain(damage)
             .chain(self.collection_hold())
             .chain(nodes)
+            .chain(of_nodes)
             .chain(workers)
             .collect()
     }
 }
-
-const NO_AUTH: &str = "authentication is off (--insecure-no-auth): whoever reaches the metadata service's address may \
-                       read, change and delete everything";
 
 fn damage_warning(count: u64) -> String {
     let most = if count >= COUNTED_MAX as u64 { "at least " } else { "" };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use metadata_service::{Config, Deps, StartError, start};
 use proto::pb;
+use proto::runtime::tls::NetworkOptions;
 use proto::runtime::transport;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -98,7 +99,7 @@ async fn a_folder_in_use_a_foreign_address_and_a_bad_setting_are_refused() {
     let in_use = try_start(world.config(), "127.0.0.1:0").await.unwrap_err();
     assert!(in_use.to_string().contains("is in use by another process"), "{in_use}");
     let open = try_start(world.config(), "0.0.0.0:0").await.unwrap_err();
-    assert!(matches!(open, StartError::PlaintextNetwork(_)), "{open}");
+    assert!(matches!(open, StartError::Exposed(_)), "{open}");
     let mut config = world.config();
     config.tuning.block_bytes = 0;
     assert!(matches!(try_start(config, "127.0.0.1:0").await, Err(StartError::Setting(_))));
@@ -107,7 +108,10 @@ async fn a_folder_in_use_a_foreign_address_and_a_bad_setting_are_refused() {
 #[tokio::test]
 async fn an_open_address_is_served_when_it_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { allow_plaintext_network: true, ..Config::new(folder.path()) };
+    let config = Config {
+        network: NetworkOptions { insecure_plaintext: true, ..Default::default() },
+        ..Config::new(folder.path())
+    };
     let listener = transport::bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
     let running = start(config, listener, Deps::default(), CancellationToken::new()).await.unwrap();
     assert!(running.endpoint().starts_with("http://127.0.0.1:"), "{}", running.endpoint());
@@ -177,7 +181,7 @@ async fn without_authentication_only_a_loopback_address_is_served_whatever_else_
     let world = World::new().await;
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config { storage: folder.path().to_path_buf(), ..world.config() };
-    (config.allow_plaintext_network, config.tuning.insecure_no_auth) = (true, true);
+    (config.network.insecure_plaintext, config.tuning.insecure_no_auth) = (true, true);
     let listener = transport::bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
     let refused = start(config, listener, Deps::default(), CancellationToken::new()).await.unwrap_err();
     assert!(refused.to_string().contains("--insecure-no-auth"), "{refused}");

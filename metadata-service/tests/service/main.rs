@@ -16,6 +16,7 @@ mod damage;
 mod lifecycle;
 mod nodes;
 mod tenants;
+mod tls;
 mod tokens;
 mod uploads;
 mod workers;

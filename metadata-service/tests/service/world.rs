@@ -180,6 +180,8 @@ impl FakeNode {
             workers: Vec::new(),
             class_loads: Vec::new(),
             key_ids: vec![self.key.key_id],
+            connections: None,
+            warnings: Vec::new(),
         }
     }
 

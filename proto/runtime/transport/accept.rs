@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::{Counters, Gate, Place};
 use super::connection::Connection;
+use crate::runtime::tls::Tls;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -26,16 +27,25 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) fn incoming(
     listener: TcpListener,
     gate: Arc<Gate>,
+    tls: Arc<Tls>,
     stop: CancellationToken,
 ) -> impl Stream<Item = Result<Connection, Infallible>> + Send {
-    let acceptor =
-        Acceptor { listener, gate, stop, pause: FIRST_PAUSE, refusals: Rarely::default(), failures: Rarely::default() };
+    let acceptor = Acceptor {
+        listener,
+        gate,
+        tls,
+        stop,
+        pause: FIRST_PAUSE,
+        refusals: Rarely::default(),
+        failures: Rarely::default(),
+    };
     unfold(acceptor, async |mut acceptor| Some((Ok(acceptor.next().await), acceptor)))
 }
 
 struct Acceptor {
     listener: TcpListener,
     gate: Arc<Gate>,
+    tls: Arc<Tls>,
     stop: CancellationToken,
     pause: Duration,
     refusals: Rarely,
@@ -67,7 +77,7 @@ impl Acceptor {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps its delay");
         }
-        Connection::new(stream, place, Arc::clone(&self.gate), self.stop.clone())
+        Connection::new(stream, place, Arc::clone(&self.gate), self.tls.server(), self.stop.clone())
     }
 
     async fn recover(&mut self, error: io::Error) {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::process::{Resource, getrlimit};
 
 use super::limits::TransportLimits;
+use crate::pb;
 
 /// One place in so many is kept for addresses that hold few.
 const KEPT_PLACES: usize = 4;
@@ -44,6 +45,7 @@ pub(super) struct Counters {
     pub(super) accepted: AtomicU64,
     pub(super) refused_full: AtomicU64,
     pub(super) refused_address: AtomicU64,
+    pub(super) failed_handshakes: AtomicU64,
     pub(super) silent: AtomicU64,
     pub(super) accept_errors: AtomicU64,
 }
@@ -65,10 +67,40 @@ pub struct ConnectionCounts {
     pub refused_full: u64,
     /// Refused because their address held too many.
     pub refused_address: u64,
+    /// Closed because their TLS handshake failed or did not end in time.
+    pub failed_handshakes: u64,
     /// Closed because no request came in time.
     pub silent: u64,
     /// Failures of the system to hand out a connection, most often for want of descriptors.
     pub accept_errors: u64,
+}
+
+impl From<ConnectionCounts> for pb::ConnectionCounts {
+    fn from(counts: ConnectionCounts) -> Self {
+        Self {
+            open_count: counts.open as u64,
+            accepted_count: counts.accepted,
+            refused_full_count: counts.refused_full,
+            refused_address_count: counts.refused_address,
+            failed_handshake_count: counts.failed_handshakes,
+            silent_count: counts.silent,
+            accept_error_count: counts.accept_errors,
+        }
+    }
+}
+
+impl From<pb::ConnectionCounts> for ConnectionCounts {
+    fn from(counts: pb::ConnectionCounts) -> Self {
+        Self {
+            open: usize::try_from(counts.open_count).unwrap_or(usize::MAX),
+            accepted: counts.accepted_count,
+            refused_full: counts.refused_full_count,
+            refused_address: counts.refused_address_count,
+            failed_handshakes: counts.failed_handshake_count,
+            silent: counts.silent_count,
+            accept_errors: counts.accept_error_count,
+        }
+    }
 }
 
 /// Why a connection is not let in.
@@ -110,6 +142,7 @@ impl Gate {
             accepted: read(&self.counters.accepted),
             refused_full: read(&self.counters.refused_full),
             refused_address: read(&self.counters.refused_address),
+            failed_handshakes: read(&self.counters.failed_handshakes),
             silent: read(&self.counters.silent),
             accept_errors: read(&self.counters.accept_errors),
         }

@@ -7,28 +7,35 @@
 //!
 //! The time is watched in reads and in writes: who sends but never reads must not stop the watch.
 //!
+//! With TLS its handshake is the first part of the connection, in the connection's own task, and has a time of its own
+//! ([`handshake_within`]). Whatever fails in it (half a handshake, plain text, noise, a certificate of nobody known)
+//! closes this connection and no other, with a line in the debug log and a count.
+//!
 //! [`first_request_within`]: super::TransportLimits::first_request_within
+//! [`handshake_within`]: super::TransportLimits::handshake_within
 
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::admission::{Counters, Gate, Place};
 use super::chatter::Chatter;
 use super::untaken::{Answers, Patrol};
+use super::wire::{ClientCertificate, Wire};
 
 /// An accepted connection.
 pub(super) struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     info: ConnectionInfo,
     watch: Watch,
     chatter: Chatter,
@@ -42,6 +49,8 @@ pub(super) struct Connection {
 pub(super) struct ConnectionInfo {
     pub(super) tcp: TcpConnectInfo,
     pub(super) gate: Arc<Gate>,
+    /// What the other side showed of itself, once it has.
+    pub(super) certificate: Arc<OnceLock<ClientCertificate>>,
     requested: Arc<AtomicBool>,
     pub(super) answers: Arc<Answers>,
 }
@@ -80,7 +89,14 @@ impl ConnectionInfo {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, place: Place, gate: Arc<Gate>, stop: CancellationToken) -> Self {
+    /// With `tls` the connection begins with a handshake.
+    pub(super) fn new(
+        stream: TcpStream,
+        place: Place,
+        gate: Arc<Gate>,
+        tls: Option<Arc<ServerConfig>>,
+        stop: CancellationToken,
+    ) -> Self {
         let patience = tokio::time::sleep(gate.limits().first_request_within);
         let overdue = Box::pin(async move {
             tokio::select! {
@@ -88,10 +104,14 @@ impl Connection {
                 () = stop.cancelled() => Overdue::Stopped,
             }
         });
-        let info =
-            ConnectionInfo { tcp: stream.connect_info(), gate, requested: Arc::default(), answers: Arc::default() };
+        let (tcp, certificate) = (stream.connect_info(), Arc::<OnceLock<_>>::default());
+        let wire = match tls {
+            None => Wire::Plain(stream),
+            Some(tls) => Wire::greet(stream, tls, Arc::clone(&gate), Arc::clone(&certificate)),
+        };
+        let info = ConnectionInfo { tcp, gate, certificate, requested: Arc::default(), answers: Arc::default() };
         let patrol = Patrol::new(Arc::clone(&info.answers), info.gate.limits().answer_taken_within);
-        Self { stream, info, watch: Watch::Waiting(overdue), chatter: Chatter::default(), patrol, _place: place }
+        Self { wire, info, watch: Watch::Waiting(overdue), chatter: Chatter::default(), patrol, _place: place }
     }
 
     /// Fails when the first request is overdue, or the client does not take an answer.
@@ -121,7 +141,7 @@ impl Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("stream", &self.stream).finish_non_exhaustive()
+        f.debug_struct("Connection").field("info", &self.info).finish_non_exhaustive()
     }
 }
 
@@ -137,7 +157,7 @@ impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut self.wire).poll_read(cx, buf))?;
         Poll::Ready(self.chatter.hear(buf.filled().get(before..).unwrap_or_default()))
     }
 }
@@ -145,7 +165,7 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        Pin::new(&mut self.wire).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -154,18 +174,18 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.wire.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.wire).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.wire).poll_shutdown(cx)
     }
 }

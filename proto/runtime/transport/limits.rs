@@ -18,6 +18,9 @@ pub struct TransportLimits {
     /// Connections of a listener from one address; for IPv6, from one /64 network
     #[arg(long, env = "MINI_TECTONIC_CONNECTIONS_PER_ADDRESS", value_name = "COUNT", default_value_t = limits::CONNECTIONS_PER_ADDRESS)]
     pub connections_per_address: usize,
+    /// A connection whose TLS handshake takes longer than this is closed
+    #[arg(long, env = "MINI_TECTONIC_HANDSHAKE_WITHIN", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
+    pub handshake_within: Duration,
     /// A connection without a request for this long after its start is closed
     #[arg(long, env = "MINI_TECTONIC_FIRST_REQUEST_WITHIN", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
     pub first_request_within: Duration,
@@ -37,6 +40,7 @@ impl Default for TransportLimits {
         Self {
             connections_max: limits::CONNECTIONS_MAX,
             connections_per_address: limits::CONNECTIONS_PER_ADDRESS,
+            handshake_within: limits::TLS_HANDSHAKE_WITHIN,
             first_request_within: limits::FIRST_REQUEST_WITHIN,
             request_stall: limits::STREAM_STALL,
             request_within: limits::REQUEST_WITHIN,
@@ -54,10 +58,16 @@ impl TransportLimits {
         if self.connections_max == 0 || self.connections_per_address == 0 {
             return Err("--connections-max and --connections-per-address must be at least 1");
         }
-        let times = [self.first_request_within, self.request_stall, self.request_within, self.answer_taken_within];
+        let times = [
+            self.handshake_within,
+            self.first_request_within,
+            self.request_stall,
+            self.request_within,
+            self.answer_taken_within,
+        ];
         if times.iter().any(|time| time.is_zero() || *time > YEAR) {
             return Err(
-                "--first-request-within, --request-stall, --request-within and --answer-taken-within must be more than \
+                "--handshake-within, --first-request-within, --request-stall, --request-within and --answer-taken-within must be more than \
                  nothing and at most a year",
             );
         }
@@ -89,6 +99,7 @@ mod tests {
         for bad in [
             TransportLimits { connections_max: 0, ..good.clone() },
             TransportLimits { connections_per_address: 0, ..good.clone() },
+            TransportLimits { handshake_within: Duration::ZERO, ..good.clone() },
             TransportLimits { first_request_within: Duration::ZERO, ..good.clone() },
             TransportLimits { request_stall: Duration::ZERO, ..good.clone() },
             TransportLimits { request_within: Duration::MAX, ..good.clone() },

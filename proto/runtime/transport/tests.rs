@@ -4,6 +4,7 @@ mod connections;
 mod http2;
 pub(super) mod raw;
 mod requests;
+mod tls;
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
-use crate::runtime::TaskGroup;
+use crate::runtime::{SystemClock, TaskGroup};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -30,6 +31,7 @@ struct Served {
 /// Limits that no test reaches by accident.
 fn patient() -> TransportLimits {
     TransportLimits {
+        handshake_within: DAY,
         first_request_within: DAY,
         request_stall: DAY,
         request_within: DAY,
@@ -39,12 +41,20 @@ fn patient() -> TransportLimits {
 }
 
 async fn serve_with(limits: TransportLimits) -> Served {
+    serve_as(limits, Tls::off(Arc::new(SystemClock))).await
+}
+
+async fn serve_as(limits: TransportLimits, tls: Arc<Tls>) -> Served {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::Serving).await;
+    serve_router(server().add_service(health), limits, tls).await
+}
+
+async fn serve_router(router: Router, limits: TransportLimits, tls: Arc<Tls>) -> Served {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let (address, gate, stop) = (listener.local_addr().unwrap(), Gate::new(limits), CancellationToken::new());
-    let door = Door { listener, gate: Arc::clone(&gate), drain: DAY };
-    let serving = TaskGroup::new().spawn("server", serve(server().add_service(health), door, stop.clone()));
+    let door = Door { listener, gate: Arc::clone(&gate), tls, drain: DAY };
+    let serving = TaskGroup::new().spawn("server", serve(router, door, stop.clone()));
     let _stops = stop.clone().drop_guard();
     Served { address, gate, stop, serving, _stops }
 }

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod bench;
+mod certs;
 mod completions;
 mod delete;
 mod delete_tenant;
@@ -48,6 +49,7 @@ pub(crate) enum Command {
     Import(import::Import),
     Fsck(fsck::Fsck),
     Serve(Box<serve::Serve>),
+    Certs(certs::Certs),
     Demo(demo::Demo),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -74,6 +76,7 @@ impl Command {
             Self::Export(command) => Box::pin(command.run(context)).await,
             Self::Import(command) => Box::pin(command.run(context)).await,
             Self::Fsck(command) => Box::pin(command.run(context)).await,
+            Self::Certs(command) => command.run(context),
             Self::Serve(command) => Box::pin(command.run(context)).await,
             Self::Demo(command) => Box::pin(command.run(context)).await,
             Self::Bench(command) => Box::pin(command.run(context)).await,

@@ -10,9 +10,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::FalseyValueParser;
 use proto::runtime::process;
 use proto::runtime::telemetry::{self, LogFormat};
+use proto::runtime::tls::{NetworkOptions, TlsOptions};
 use proto::runtime::transport::TransportLimits;
 use tokio_util::sync::CancellationToken;
 
@@ -37,12 +37,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DURATION", env = "MINI_TECTONIC_DRAIN", default_value = "10s")]
     #[arg(value_parser = humantime::parse_duration)]
     drain: Duration,
-    /// Listen on addresses that other machines can reach, although nothing is encrypted.
-    #[arg(long, env = "MINI_TECTONIC_ALLOW_PLAINTEXT_NETWORK", value_parser = FalseyValueParser::new())]
-    allow_plaintext_network: bool,
     /// How log lines on standard error look: 'text' or 'json'.
     #[arg(long, value_name = "FORMAT", env = "MINI_TECTONIC_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
+    #[command(flatten)]
+    tls: TlsOptions,
     #[command(flatten)]
     transport: TransportLimits,
     #[command(flatten)]
@@ -57,20 +56,21 @@ impl Serve {
         telemetry::init(self.log_format, log_filter(context));
         let mut signals = Signals::listen().map_err(|error| Failure::local("cannot listen for signals", &error))?;
         process::prepare();
-        let Some(services) = start(self.options(), &mut signals).await? else { return Ok(()) };
+        let Some(services) = start(self.options(context.network().clone()), &mut signals).await? else { return Ok(()) };
         save_admin_token(context, &services);
         let ready = format!("ready metadata={} chunk={}", services.endpoint(), services.chunk_endpoint());
         context.out.line(&ready)?;
         run_until_told(services, &mut signals).await
     }
 
-    fn options(self) -> Options {
+    fn options(self, network: NetworkOptions) -> Options {
         Options {
             storage: self.storage,
             metadata_listen: self.metadata_listen,
             chunk_listen: self.chunk_listen,
             drain: self.drain,
-            allow_plaintext_network: self.allow_plaintext_network,
+            tls: self.tls,
+            network,
             transport: self.transport,
             metadata: self.metadata,
             chunk: self.chunk,

@@ -64,6 +64,7 @@ fn print_cluster(context: &Context, status: &pb::GetClusterStatusResponse) -> Re
         ),
         ("commits", format!("{} in epoch {}", status.sequence, status.epoch)),
         ("damaged chunks", damaged_chunks(status.damaged_chunk_count)),
+        ("connections", connections(status.connections.as_ref())),
         ("chunk services", status.nodes.len().to_string()),
     ])?;
     let warnings: Vec<_> = status.warnings.iter().map(|words| ("needs attention", escape(words))).collect();
@@ -77,7 +78,7 @@ fn damaged_chunks(count: u64) -> String {
     }
 }
 
-const HEADINGS: [(&str, Align); 7] = [
+const HEADINGS: [(&str, Align); 8] = [
     ("NODE", Align::Left),
     ("ENDPOINT", Align::Left),
     ("STATE", Align::Left),
@@ -85,9 +86,10 @@ const HEADINGS: [(&str, Align); 7] = [
     ("OF", Align::Right),
     ("LAST HEARD OF", Align::Left),
     ("WRITES", Align::Left),
+    ("CONNECTIONS", Align::Left),
 ];
 
-fn row(node: &pb::Node) -> [String; 7] {
+fn row(node: &pb::Node) -> [String; 8] {
     let (state, writes) = match node.state() {
         pb::NodeState::Unspecified => ("unknown", writes(&node.read_only_reason)),
         pb::NodeState::Alive => ("alive", writes(&node.read_only_reason)),
@@ -102,7 +104,26 @@ fn row(node: &pb::Node) -> [String; 7] {
         HumanBytes(node.capacity_bytes).to_string(),
         time_in_seconds(node.last_heartbeat_time.as_ref()),
         writes,
+        connections(node.connections.as_ref()),
     ]
+}
+
+/// Those that are open, and whatever was turned away since the start.
+fn connections(counts: Option<&pb::ConnectionCounts>) -> String {
+    let Some(counts) = counts else { return "not known".to_owned() };
+    let mut text = format!("{} open, {} accepted", counts.open_count, counts.accepted_count);
+    for (count, why) in [
+        (counts.refused_full_count, "refused, all places taken"),
+        (counts.refused_address_count, "refused, too many of their address"),
+        (counts.failed_handshake_count, "with a failed TLS handshake"),
+        (counts.silent_count, "without a request in time"),
+        (counts.accept_error_count, "not handed out by the system"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {why}"));
+        }
+    }
+    text
 }
 
 fn writes(read_only_reason: &str) -> String {

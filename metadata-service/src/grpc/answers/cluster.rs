@@ -188,6 +188,7 @@ impl From<NodeStatus> for pb::Node {
             last_heartbeat_time: status.heard_ms.map(timestamp),
             version: status.report.version,
             class_loads: status.report.loads.into_iter().map(pb::ClassLoad::from).collect(),
+            connections: status.report.connections.map(pb::ConnectionCounts::from),
         }
     }
 }
@@ -213,6 +214,7 @@ impl FromAnswer<ClusterStatus> for pb::GetClusterStatusResponse {
             damaged_chunk_count: status.damaged_chunks,
             restore: status.restore.map(restore),
             warnings: status.warnings,
+            connections: Some(status.connections.into()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use proto::ids::{ChunkId, NodeId};
 use proto::limits;
 use proto::pb;
+use proto::runtime::transport::ConnectionCounts;
 use proto::runtime::worker::Pass;
 use proto::token::TokenKeyId;
 use proto::traffic::{ClassLoad, TrafficClass};
@@ -22,6 +23,8 @@ use crate::workers::board::{Change, WorkerName, WorkerView};
 
 /// Characters of a reason that are kept.
 const REASON_CHARS_MAX: usize = 256;
+/// Warnings of a node that are kept.
+const WARNINGS_PER_NODE_MAX: usize = 16;
 /// Workers of a node that are kept.
 const WORKERS_PER_NODE_MAX: usize = 16;
 
@@ -110,6 +113,8 @@ impl TryFrom<Call<pb::HeartbeatRequest>> for HeartbeatOf {
             version: clipped(&message.version),
             workers: message.workers.iter().take(WORKERS_PER_NODE_MAX).map(worker).collect(),
             loads: loads(&message.class_loads),
+            connections: message.connections.map(ConnectionCounts::from),
+            warnings: message.warnings.iter().take(WARNINGS_PER_NODE_MAX).map(|words| clipped(words)).collect(),
         };
         let held_keys = message.key_ids.into_iter().take(KEYS_PER_NODE_MAX).collect();
         Ok(Self { node: own, endpoint: endpoint(&message.endpoint)?, held_keys, report })

@@ -24,7 +24,7 @@ use crate::coordinator::tenants::RegisterTenant;
 use crate::error::MetadataError;
 use crate::mint::Mint;
 use crate::nodes::{Registry, Report};
-use crate::service::{Cluster, Parts, Service};
+use crate::service::{Cluster, Front, Parts, Service};
 use crate::store::engine::{Batch, Decision, Engine as _, EngineExt as _};
 use crate::store::keys::{self, RequestScope};
 use crate::store::memory::MemoryEngine;
@@ -392,6 +392,7 @@ fn service(
         tasks: TaskGroup::new(),
         admin_token: None,
         audit: crate::audit::Audit::none(),
+        front: Front::closed(Arc::<ManualClock>::clone(clock)),
     })
 }
 

@@ -7,6 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::advance;
 
 use super::*;
+use crate::runtime::SystemClock;
 use crate::runtime::transport::TransportLimits;
 
 const CHILD: &str = "MINI_TECTONIC_TEST_WITHOUT_DESCRIPTORS";
@@ -32,7 +33,8 @@ async fn run_out_of_descriptors() {
     let gate = Gate::new(TransportLimits::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut connections = Box::pin(incoming(listener, Arc::clone(&gate), CancellationToken::new()));
+    let mut connections =
+        Box::pin(incoming(listener, Arc::clone(&gate), Tls::off(Arc::new(SystemClock)), CancellationToken::new()));
     let _waits = std::net::TcpStream::connect(address).unwrap();
     let sound = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..sound }).unwrap();
