@@ -99,6 +99,8 @@ pub const HTTP2_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECTIONS_MAX: usize = 4096;
 /// Connections of one listener that come from the same address.
 pub const CONNECTIONS_PER_ADDRESS: usize = 1200;
+/// Streams of health and reflection, which need no credential, that an address may have open at a listener.
+pub const WATCHES_PER_ADDRESS: usize = 64;
 /// How long the TLS handshake of a connection may take.
 pub const TLS_HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a new connection may take to send its first request's headers.

@@ -153,7 +153,7 @@ mod tests {
     use proto::entropy::{OsEntropy, SeededEntropy};
     use proto::ids::NodeId;
     use proto::runtime::tls::Tls;
-    use proto::runtime::transport::{self, Gate, TransportLimits};
+    use proto::runtime::transport;
     use proto::runtime::{ManualClock, TaskGroup};
     use proto::token::{Token, TokenKind};
     use tokio_util::sync::CancellationToken;
@@ -179,7 +179,7 @@ mod tests {
             paces: crate::pace::Paces::default(),
             tasks: TaskGroup::new(),
             draining: CancellationToken::new(),
-            front: Front { gate: Gate::new(TransportLimits::default()), tls: Arc::clone(&tls), exposed: Vec::new() },
+            front: Front::closed(),
         });
         let silent = transport::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let endpoint = format!("http://{}", silent.local_addr().unwrap());

@@ -62,6 +62,14 @@ pub(crate) struct Front {
 }
 
 impl Front {
+    /// That of a node that nobody calls.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn closed() -> Self {
+        let tls = Tls::off(Arc::new(proto::runtime::SystemClock));
+        let gate = Gate::new(proto::runtime::transport::TransportLimits::default());
+        Self { gate, tls, exposed: Vec::new() }
+    }
+
     /// What needs an operator, in words.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.exposed.iter().map(ToString::to_string).chain(self.tls.warnings()).collect()

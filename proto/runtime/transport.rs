@@ -8,6 +8,7 @@ mod connection;
 mod limits;
 mod request;
 mod untaken;
+mod watches;
 mod wire;
 
 use std::io;
@@ -27,6 +28,7 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 pub use self::admission::{ConnectionCounts, Gate};
 pub use self::limits::TransportLimits;
 use self::untaken::AnswerLayer;
+use self::watches::WatchLayer;
 pub use self::wire::ClientCertificate;
 use crate::error::{Classify, Details, Reason};
 use crate::limits::{
@@ -41,7 +43,8 @@ type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 type Explain = Stack<MapResponseLayer<fn(Response) -> Response>, Identity>;
 type Receive = Stack<MapRequestLayer<fn(Request) -> Request>, Explain>;
-type Layers = Stack<AnswerLayer, Receive>;
+type Bounded = Stack<WatchLayer, Receive>;
+type Layers = Stack<AnswerLayer, Bounded>;
 /// A server with services on it.
 pub type Router = tonic::transport::server::Router<Layers>;
 
@@ -52,6 +55,7 @@ pub fn server() -> Server<Layers> {
     Server::builder()
         .layer(MapResponseLayer::new(explain))
         .layer(MapRequestLayer::new(receive))
+        .layer(WatchLayer)
         .layer(AnswerLayer)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)

@@ -26,7 +26,7 @@ class Service:
         alarm.cancel()
         assert line.startswith("ready "), f"{name} is not ready: {line!r}"
         self.url = line.split("=", 1)[1].strip()
-        self.address = self.url.removeprefix("http://")
+        self.address = self.url.split("://", 1)[1]
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

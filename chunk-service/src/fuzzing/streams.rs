@@ -30,7 +30,7 @@ use crate::blocking::Blocking;
 use crate::config::Tuning;
 use crate::error::ChunkError;
 use crate::identity::MemberCell;
-use crate::node::{Node, WriteGrant};
+use crate::node::{Front, Node, WriteGrant};
 use crate::pace::{Pacer, Paces};
 use crate::store::chk::Chk;
 use crate::store::disk::FolderDisk;
@@ -162,6 +162,7 @@ fn node(folder: &Path) -> Arc<Node> {
         paces: Paces::default(),
         tasks,
         draining,
+        front: Front::closed(),
     })
 }
 

@@ -83,6 +83,7 @@ mod tests {
     use super::*;
     use crate::config::Tuning;
     use crate::identity::MemberCell;
+    use crate::node::Front;
     use crate::store::testing::world::{World, place};
     use crate::time::NodeTime;
 
@@ -96,6 +97,7 @@ mod tests {
             paces: crate::pace::Paces::default(),
             tasks: TaskGroup::new(),
             draining: CancellationToken::new(),
+            front: Front::closed(),
         })
     }
 

@@ -7,6 +7,7 @@ use proto::traffic::TrafficClass;
 use super::*;
 use crate::config::Tuning;
 use crate::identity::MemberCell;
+use crate::node::Front;
 use crate::pace::Paces;
 use crate::store::testing::world::{World, blob, pattern, place};
 use crate::time::NodeTime;
@@ -57,6 +58,7 @@ fn node(world: &World, tuning: Tuning) -> Arc<Node> {
         paces: Paces::default(),
         tasks: TaskGroup::new(),
         draining: CancellationToken::new(),
+        front: Front::closed(),
     })
 }
 

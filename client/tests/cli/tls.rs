@@ -22,7 +22,7 @@ fn user_with_tls() -> (User, Serve) {
 }
 
 fn log(user: &User) -> String {
-    std::fs::read_to_string(user.path("serve.log")).unwrap()
+    std::fs::read_to_string(user.path("serve.log")).expect("it has a log")
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn certificates_are_renewed_under_an_open_put_and_bad_ones_are_told() {
     let (first, second) = (bytes(2 * MIB), bytes(3 * MIB));
     let mut command = user.command();
     command.args(["put", "-t", "posts", "-f", "-", "--tls-ca", "certs/ca.pem"]);
-    let log_of_put = std::fs::File::create(user.path("put.log")).unwrap();
+    let log_of_put = std::fs::File::options().create(true).append(true).open(user.path("put.log")).unwrap();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log_of_put);
     let mut put = Running::start(command);
     put.child().stdin.as_mut().unwrap().write_all(&first).unwrap();

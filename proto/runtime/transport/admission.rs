@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::process::{Resource, getrlimit};
 
 use super::limits::TransportLimits;
+use crate::limits::WATCHES_PER_ADDRESS;
 use crate::pb;
 
 /// One place in so many is kept for addresses that hold few.
@@ -37,6 +38,7 @@ pub struct Gate {
 struct Open {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
+    watches: HashMap<IpAddr, usize>,
 }
 
 /// Events at a gate since the start.
@@ -159,6 +161,19 @@ impl Gate {
         admitted.map(|()| Place { gate: Arc::clone(self), address })
     }
 
+    /// A place for a stream that needs no credential; `None` when the address has as many open as it may.
+    pub(super) fn admit_watch(self: Arc<Self>, peer: IpAddr) -> Option<Watching> {
+        let address = counted_as(peer);
+        let mut open = self.open();
+        let held = open.watches.entry(address).or_default();
+        if *held >= WATCHES_PER_ADDRESS {
+            return None;
+        }
+        *held += 1;
+        drop(open);
+        Some(Watching { gate: self, address })
+    }
+
     fn take_place(&self, address: IpAddr) -> Result<(), Refusal> {
         let mut open = self.open();
         if open.total >= self.connections_max {
@@ -194,11 +209,28 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.gate.open();
         open.total -= 1;
-        if let Entry::Occupied(mut held) = open.by_address.entry(self.address) {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
-                held.remove();
-            }
+        give_back(&mut open.by_address, self.address);
+    }
+}
+
+/// The place of a stream that needs no credential; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Watching {
+    gate: Arc<Gate>,
+    address: IpAddr,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        give_back(&mut self.gate.open().watches, self.address);
+    }
+}
+
+fn give_back(places: &mut HashMap<IpAddr, usize>, address: IpAddr) {
+    if let Entry::Occupied(mut held) = places.entry(address) {
+        *held.get_mut() -= 1;
+        if *held.get() == 0 {
+            held.remove();
         }
     }
 }
@@ -265,6 +297,17 @@ mod tests {
         let modest = [gate.admit(address(2)), gate.admit(address(2))].map(Result::unwrap);
         assert_eq!(gate.admit(address(2)).unwrap_err(), Refusal::Address);
         drop((greedy, modest));
+    }
+
+    #[test]
+    fn an_address_has_so_many_streams_without_a_credential_and_their_places_come_back() {
+        let gate = gate(100, 100);
+        let watch = |number| Arc::clone(&gate).admit_watch(address(number));
+        let watches: Vec<_> = (0..WATCHES_PER_ADDRESS).map(|_| watch(1).unwrap()).collect();
+        assert!(watch(1).is_none() && watch(2).is_some());
+        drop(watches);
+        assert!(watch(1).is_some());
+        assert!(gate.open().watches.is_empty());
     }
 
     #[test]

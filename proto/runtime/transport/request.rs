@@ -27,7 +27,7 @@ pub(super) fn receive(mut request: Request<Body>) -> Request<Body> {
     // Where tonic looks for the peer's address.
     request.extensions_mut().insert(info.tcp);
     if let Some(certificate) = info.certificate.get() {
-        request.extensions_mut().insert(certificate.clone());
+        request.extensions_mut().insert(*certificate);
     }
     if crate::STREAMING_METHOD_PATHS.contains(&request.uri().path()) || request.body().is_end_stream() {
         return request;

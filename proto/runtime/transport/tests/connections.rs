@@ -98,6 +98,25 @@ async fn who_has_asked_once_may_stay() {
     assert_eq!(served.gate.counts().silent, 1);
 }
 
+/// Watches of health need no credential, and each keeps memory until it ends.
+#[tokio::test]
+async fn an_address_has_so_many_watches_and_may_ask_for_health_all_the_same() {
+    let served = serve_with(patient()).await;
+    let (mut clients, mut watched) = ([served.client(TWO), served.client(TWO)], Vec::new());
+    for client in &mut clients {
+        for _ in 0..crate::limits::WATCHES_PER_ADDRESS / 2 {
+            watched.push(client.watch(HealthCheckRequest::default()).await.unwrap());
+        }
+    }
+    let mut third = served.client(TWO);
+    let refused = third.watch(HealthCheckRequest::default()).await.unwrap_err();
+    assert_eq!(crate::status::from_status(&refused).reason, Some(Reason::Overloaded));
+    assert!(third.check(HealthCheckRequest::default()).await.is_ok());
+    assert!(served.client(THREE).watch(HealthCheckRequest::default()).await.is_ok());
+    drop(watched);
+    wait_until("a place is given back", async || third.watch(HealthCheckRequest::default()).await.is_ok()).await;
+}
+
 /// One connection that never said a word once made every stop last as long as the drain.
 #[tokio::test]
 async fn silent_connections_do_not_hold_up_a_stop() {
