@@ -12,7 +12,7 @@ use proto::limits::HEARTBEAT_INTERVAL;
 use tokio::time::Instant;
 
 use crate::identity::{KeyOrder, NodeFile};
-use crate::metadata_link::{Answered, LinkError, MetadataLink, Presence};
+use crate::metadata_link::{Answered, Figures, LinkError, MetadataLink, Presence};
 use crate::node::Node;
 use crate::scrub::ScrubControl;
 
@@ -91,12 +91,15 @@ impl Heartbeat {
         let sent = Instant::now();
         let reason = self.node.store.latch().reason();
         let work = self.scrub.as_ref().map(|scrub| scrub.report(self.node.time.now().now_ms));
-        let key_ids =
-            self.node.membership.get().iter().flat_map(|member| member.key_ids().collect::<Vec<_>>()).collect();
-        let Answered { pulse, scrub: order, keys } = self
-            .link
-            .heartbeat(&self.presence, space, reason, work.as_ref(), &loads, key_ids, &self.node.front)
-            .await?;
+        let member = self.node.membership.get();
+        let figures = Figures {
+            loads: loads.into(),
+            key_ids: member.iter().flat_map(|member| member.key_ids().collect::<Vec<_>>()).collect(),
+            connections: self.node.front.gate.counts(),
+            warnings: self.node.front.warnings(),
+        };
+        let Answered { pulse, scrub: order, keys } =
+            self.link.heartbeat(&self.presence, space, reason, work.as_ref(), figures).await?;
         self.node.time.set(pulse.server_ms, sent);
         if let (Some(scrub), Some(order)) = (&self.scrub, order) {
             scrub.obey(order);

@@ -14,6 +14,7 @@ use proto::ids::{ChunkId, NodeId};
 use proto::pb;
 use proto::pb::cluster_service_client::ClusterServiceClient;
 use proto::runtime::clock::millis;
+use proto::runtime::transport::ConnectionCounts;
 use proto::runtime::worker::Pass;
 use proto::secret::SecretKey;
 use proto::status::{from_status, in_words};
@@ -27,7 +28,6 @@ use tonic::{Code, Request, Status};
 use crate::error::ChunkError;
 use crate::grpc::convert::condition;
 use crate::identity::{KeyOrder, Membership};
-use crate::node::Front;
 use crate::scrub::{Held, HeldPage, Ledger, WorkReport};
 use crate::store::disk::Space;
 use crate::store::verify::Finding;
@@ -91,6 +91,19 @@ pub(crate) struct Presence {
     pub(crate) endpoint: String,
     /// What fails together with it.
     pub(crate) failure_domain: String,
+}
+
+/// What a heartbeat tells besides the state of the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Figures {
+    /// What the disk does for each class of traffic.
+    pub(crate) loads: Vec<ClassLoad>,
+    /// Numbers of the keys that the node holds.
+    pub(crate) key_ids: Vec<u32>,
+    /// What happened at the listener.
+    pub(crate) connections: ConnectionCounts,
+    /// What needs an operator.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Why the metadata service did not do as asked.
@@ -182,9 +195,7 @@ impl MetadataLink {
         space: Space,
         read_only_reason: Option<String>,
         scrub: Option<&WorkReport>,
-        loads: &[ClassLoad],
-        key_ids: Vec<u32>,
-        front: &Front,
+        figures: Figures,
     ) -> Result<Answered, LinkError> {
         let request = pb::HeartbeatRequest {
             node_id: presence.node.to_string(),
@@ -194,10 +205,10 @@ impl MetadataLink {
             read_only_reason: read_only_reason.unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             workers: scrub.map(scrub_worker).into_iter().collect(),
-            class_loads: loads.iter().copied().map(pb::ClassLoad::from).collect(),
-            key_ids,
-            connections: Some(front.gate.counts().into()),
-            warnings: front.warnings(),
+            class_loads: figures.loads.into_iter().map(pb::ClassLoad::from).collect(),
+            key_ids: figures.key_ids,
+            connections: Some(figures.connections.into()),
+            warnings: figures.warnings,
         };
         let request = with_token(request, self.token())?;
         let answer = self.client.clone().heartbeat(request).await.map_err(LinkError::of)?.into_inner();
