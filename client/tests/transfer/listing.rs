@@ -62,7 +62,7 @@ async fn tenants_are_managed_with_the_admin_token_alone() {
     cluster.unlimited("other").await;
     let listed: Vec<_> = admin.list_tenants().map_ok(|tenant| tenant.tenant_id).try_collect().await.unwrap();
     assert_eq!(listed, ["other", "posts"]);
-    let quota = pb::Quota { max_bytes: Some(10), ..Default::default() };
+    let quota = pb::Quota { max_bytes: Some(10), max_open_uploads: Some(64), ..Default::default() };
     let changed = admin.update_tenant(&id, Some(quota), pb::TrafficClass::Gold).await.unwrap();
     assert_eq!((changed.quota, changed.traffic_class()), (Some(quota), pb::TrafficClass::Gold));
     assert_eq!(posts.get_tenant(None).await.unwrap(), admin.get_tenant(Some(&id)).await.unwrap());
