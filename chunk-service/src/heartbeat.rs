@@ -116,7 +116,8 @@ impl Heartbeat {
         let Some(changed) = changed else { return };
         let file = NodeFile { node: self.node.id, membership: Some(changed.clone()) };
         let folder = self.folder.clone();
-        let written = self.node.store.blocking().run(move || file.write(&folder)).await;
+        // The next heartbeat waits for it: a busy disk must not make the node a lost one.
+        let written = self.node.store.blocking().run_urgent(move || file.write(&folder)).await;
         match written.and_then(|written| written) {
             Ok(()) => {
                 failpoint!("rotate_key.kept");

@@ -70,7 +70,6 @@ async fn run(node: &Node, mut listing: Listing, answers: &mpsc::Sender<Answer>) 
 
 #[cfg(test)]
 mod tests {
-
     use proto::entropy::SeededEntropy;
     use proto::error::Reason;
     use proto::ids::NodeId;
