@@ -1,5 +1,5 @@
 //! What both services need at run time and must do alike: time, tasks, workers, logs, data folders, the process itself,
-//! TLS, transport, rates.
+//! TLS, transport, rates, and the journal from which both acknowledge small writes.
 //!
 //! A closed set, behind the `runtime` feature: two copies of these would drift, and a common crate would grow.
 
@@ -7,6 +7,7 @@ pub mod buckets;
 pub mod clock;
 pub mod failpoint;
 pub mod folder;
+pub mod journal;
 pub mod process;
 pub mod tasks;
 pub mod telemetry;
