@@ -38,19 +38,27 @@ pub(crate) struct Job<T> {
 /// What a long job asks between two steps.
 #[derive(Debug)]
 pub(crate) struct Breath {
-    turn: Turn,
+    /// `None` before anybody else may want one.
+    turn: Option<Turn>,
     stop: CancellationToken,
 }
 
 impl Breath {
+    /// For work at a start, when there is nobody to let in.
+    pub(crate) fn undisturbed() -> Self {
+        Self { turn: None, stop: CancellationToken::new() }
+    }
+
     /// Notes that so many bytes were read or written.
     pub(crate) fn moved(&mut self, bytes: u64) {
-        self.turn.moved(bytes);
+        if let Some(turn) = &mut self.turn {
+            turn.moved(bytes);
+        }
     }
 
     /// Lets others have their turn, if they wait. Returns whether the job may go on.
     pub(crate) fn may_go_on(&mut self) -> bool {
-        !self.stop.is_cancelled() && self.turn.breathe().is_ok()
+        !self.stop.is_cancelled() && self.turn.as_mut().is_none_or(|turn| turn.breathe().is_ok())
     }
 }
 
@@ -131,7 +139,7 @@ impl Blocking {
         let mut turn = self.scheduler.turn(&self.account, false).await?;
         let mut job = self.spawn(move || {
             turn.begin(0);
-            job(&mut Breath { turn, stop })
+            job(&mut Breath { turn: Some(turn), stop })
         });
         job.wait().await
     }

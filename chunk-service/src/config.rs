@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use proto::limits;
+use proto::runtime::journal::{GROWTH_BYTES, HALF_BYTES_MIN, Shape};
 use proto::runtime::tls::{NetworkOptions, TlsOptions};
 use proto::runtime::transport::TransportLimits;
 use proto::tls::exposure::may_send_secrets;
@@ -12,6 +13,7 @@ use tonic::transport::Uri;
 
 use crate::error::ChunkError;
 use crate::fairness::Rules;
+use crate::store::journal::{self, Use};
 
 /// How long a stop waits for calls in flight, unless told otherwise.
 pub const DRAIN: Duration = Duration::from_secs(10);
@@ -144,6 +146,15 @@ pub struct Tuning {
     /// The same of all silver and bronze chunks together; while there are more, each is synced batch by batch. 0 for any
     #[arg(long, env = "MINI_TECTONIC_UNSYNCED_MAX_OF_ALL", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     pub unsynced_max_of_all: u64,
+    /// Chunks of at most this size are acknowledged from the journal: one sync for many of them. 0 for none, at most 256KiB
+    #[arg(long, env = "MINI_TECTONIC_JOURNAL_BELOW", value_name = "SIZE", default_value = "64KiB", value_parser = size)]
+    pub journal_below: u64,
+    /// Greatest size of each of the journal's two files, at least 5MiB; what a start may have to go over again
+    #[arg(long, env = "MINI_TECTONIC_JOURNAL_SIZE", value_name = "SIZE", default_value = "32MiB", value_parser = size)]
+    pub journal_size: u64,
+    /// How often the files of chunks in the journal are made durable, however few they are
+    #[arg(long, env = "MINI_TECTONIC_JOURNAL_SETTLED", value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub journal_settled: Duration,
     /// File operations at once
     #[arg(long, env = "MINI_TECTONIC_DISK_THREADS", value_name = "COUNT", default_value_t = 32)]
     pub disk_threads: usize,
@@ -179,6 +190,9 @@ impl Default for Tuning {
             scheduler: Mode::On,
             unsynced_max: 8 * limits::MIB,
             unsynced_max_of_all: 64 * limits::MIB,
+            journal_below: 64 * limits::KIB,
+            journal_size: 32 * limits::MIB,
+            journal_settled: Duration::from_secs(5),
             disk_threads: 32,
             heartbeat_lost_for_writes: limits::HEARTBEAT_LOST_FOR_WRITES,
             rejoin: false,
@@ -194,6 +208,12 @@ impl Tuning {
         Rules::new(self.disk_threads, self.scheduler == Mode::On)
     }
 
+    /// What goes through the journal, and how large that is.
+    pub(crate) fn journal(&self) -> Use {
+        let shape = Shape { half_bytes: self.journal_size, growth_bytes: GROWTH_BYTES };
+        Use { below: self.journal_below, shape }
+    }
+
     /// Refuses values with which nothing would work.
     pub(crate) fn check(&self) -> Result<(), ChunkError> {
         let refuse = |what, problem: &str| Err(ChunkError::Setting { what, problem: problem.to_owned() });
@@ -206,6 +226,12 @@ impl Tuning {
         if self.read_buffers < 8 * limits::MIB || self.read_buffers > 1024 * 1024 * limits::MIB {
             return refuse("--read-buffers", "must be 8 MiB to 1 TiB");
         }
+        if self.journal_below > journal::CHUNK_BYTES_MAX {
+            return refuse("--journal-below", "must be at most 256 KiB");
+        }
+        if self.journal_size < HALF_BYTES_MIN || self.journal_size > 1024 * limits::MIB {
+            return refuse("--journal-size", "must be 5 MiB to 1 GiB");
+        }
         if self.disk_threads == 0 || self.disk_threads > 512 {
             return refuse("--disk-threads", "must be 1 to 512");
         }
@@ -216,6 +242,7 @@ impl Tuning {
             ("--stream-life", self.stream_life),
             ("--heartbeat-lost-for-writes", self.heartbeat_lost_for_writes),
             ("--scrub-period", self.scrub_period),
+            ("--journal-settled", self.journal_settled),
         ];
         match durations.into_iter().find(|(_, duration)| duration.is_zero() || *duration > year) {
             Some((what, _)) => refuse(what, "must be more than nothing and at most a year"),
@@ -298,6 +325,8 @@ mod tests {
             Tuning { read_frame_size: 0, ..Tuning::default() },
             Tuning { read_frame_size: limits::FRAME_BYTES_MAX + 1, ..Tuning::default() },
             Tuning { disk_threads: 0, ..Tuning::default() },
+            Tuning { journal_below: 256 * limits::KIB + 1, ..Tuning::default() },
+            Tuning { journal_size: 4 * limits::MIB, ..Tuning::default() },
             Tuning { write_buffers: 0, ..Tuning::default() },
             Tuning { read_buffers: 0, ..Tuning::default() },
             Tuning { stream_stall: Duration::ZERO, ..Tuning::default() },

@@ -133,6 +133,24 @@ pub enum ChunkError {
     /// A task or a storage thread panicked; its own message is in the log.
     #[error("a part of the service panicked")]
     Panicked,
+    /// The journal of small chunks cannot be used.
+    #[error("the journal of small chunks, journal.0 and journal.1 in the chunks' folder, cannot be used: {problem}")]
+    Journal {
+        /// What is wrong.
+        problem: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A crash kept chunks from their files, and only a start of the service brings them there.
+    #[error(
+        "the journal holds {chunks} chunks that a crash kept from their files; start the chunk service once, stop it, and \
+         check again"
+    )]
+    NotSettled {
+        /// How many.
+        chunks: u64,
+    },
     /// The certificate or a key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -242,6 +260,8 @@ impl Classify for ChunkError {
             | Self::Folder(_)
             | Self::Tls(_)
             | Self::NodeKey { .. }
+            | Self::Journal { .. }
+            | Self::NotSettled { .. }
             | Self::TooNew { .. }
             | Self::Refused { .. }
             | Self::Setting { .. }

@@ -32,6 +32,7 @@ mod places;
 mod reaper;
 mod running;
 mod scrub;
+mod settling;
 mod starting;
 mod store;
 mod time;

@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use proto::capability::{ChunkBinding, ReadClaims};
 use proto::checksum::Sha256;
+use proto::entropy::OsEntropy;
 use proto::ids::{ChunkId, NodeId};
 use proto::runtime::TaskGroup;
 use proto::runtime::folder::{self, FolderLock};
@@ -21,7 +22,7 @@ use crate::identity::NodeFile;
 use crate::store::disk::FolderDisk;
 use crate::store::listing::Listing;
 pub use crate::store::verify::{Condition, Finding};
-use crate::store::{ChunkStore, Describe, Described};
+use crate::store::{ChunkStore, Describe, Described, Ground, journal};
 
 /// A chunk folder, opened.
 #[derive(Debug)]
@@ -76,7 +77,12 @@ impl ChunkFolder {
         let disk = FolderDisk::open_folder(path).map_err(ChunkError::io("open the data folder"))?;
         let (tuning, tasks) = (Tuning::default(), TaskGroup::new());
         let blocking = Blocking::new(tuning.rules(), tasks.broken_signal());
-        let store = ChunkStore::new(Arc::new(disk), Arc::new(Nobody), blocking, &tuning, &tasks);
+        let held = journal::unsettled(&disk, &OsEntropy)?;
+        if held > 0 {
+            return Err(ChunkError::NotSettled { chunks: held });
+        }
+        let ground = Ground::without_journal(Arc::new(disk));
+        let store = ChunkStore::new(ground, Arc::new(Nobody), blocking, &tuning, &tasks);
         Ok(Self { node, store, _lock: lock })
     }
 

@@ -1,6 +1,6 @@
 //! From a configuration to a running service.
 //!
-//! Order: the folder is made, locked and read; the server listens, with health off; the node joins, if it has not yet;
+//! Order: the folder is made, locked and read, and its journal replayed; the server listens, with health off; the node joins, if it has not yet;
 //! a first heartbeat; health on. A node that has joined before serves reads also when the metadata service is down:
 //! then the first heartbeat is waited for only briefly. No file of the folder is looked at before somebody asks for it.
 
@@ -37,8 +37,9 @@ use crate::pace::Paces;
 use crate::reaper::Reaper;
 use crate::running::{Guards, Running, Server};
 use crate::scrub::{self, Inspector, ScrubControl, ScrubSettings};
-use crate::store::ChunkStore;
-use crate::store::disk::{Disk, FolderDisk, QUARANTINE};
+use crate::settling::Settling;
+use crate::store::disk::{FolderDisk, QUARANTINE};
+use crate::store::{ChunkStore, Ground};
 use crate::time::NodeTime;
 
 /// How long a node that has joined before waits for its first heartbeat's answer.
@@ -87,7 +88,7 @@ pub async fn start(
 /// A folder that is ours.
 struct Opened {
     lock: FolderLock,
-    disk: Arc<dyn Disk>,
+    ground: Ground,
     file: NodeFile,
 }
 
@@ -99,12 +100,12 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
     let link = Arc::new(MetadataLink::new(&config.metadata, tls.dialer())?);
     let tasks = TaskGroup::new();
     let blocking = Blocking::new(config.tuning.rules(), tasks.broken_signal());
-    let Opened { lock, disk, file } = open(&config, &deps, &blocking).await?;
+    let Opened { lock, ground, file } = open(&config, &deps, &blocking).await?;
     let node = Arc::new(Node {
         id: file.node,
         membership: MemberCell::default(),
         time: Arc::new(NodeTime::new(Arc::clone(&deps.clock))),
-        store: Arc::new(ChunkStore::new(disk, Arc::clone(&link) as _, blocking, &config.tuning, &tasks)),
+        store: Arc::new(ChunkStore::new(ground, Arc::clone(&link) as _, blocking, &config.tuning, &tasks)),
         tuning: config.tuning.clone(),
         paces: Paces::default(),
         tasks,
@@ -148,6 +149,7 @@ fn check_network(config: &Config, address: SocketAddr) -> Result<Vec<Warning>, C
 
 async fn open(config: &Config, deps: &Deps, blocking: &Blocking) -> Result<Opened, ChunkError> {
     let (path, now_ms, entropy) = (config.chunks_folder(), deps.clock.now_ms(), Arc::clone(&deps.entropy));
+    let journal = config.tuning.journal();
     let job = move || {
         folder::create(&path)?;
         failpoint!("join.folder_created");
@@ -157,7 +159,8 @@ async fn open(config: &Config, deps: &Deps, blocking: &Blocking) -> Result<Opene
         let file = join::open(&path, &disk, now_ms, entropy.as_ref())?;
         // Only now: a folder that is not ours stays as it is.
         folder::create(&path.join(QUARANTINE))?;
-        Ok(Opened { lock, disk: Arc::new(disk), file })
+        let ground = Ground::open(Arc::new(disk), journal, entropy.as_ref())?;
+        Ok(Opened { lock, ground, file })
     };
     blocking.run(job).await?
 }
@@ -285,6 +288,8 @@ fn run_workers(node: &Arc<Node>, deps: &Deps, heartbeat: Heartbeat, health: &Hea
     node.tasks.spawn_critical("heartbeat", heartbeat.run());
     let interval = Some(node.tuning.write_session_kept / 4);
     worker::start(&node.tasks, Reaper(Arc::clone(&node.store)), Schedule { interval }, Arc::clone(&deps.entropy));
+    let interval = Some(node.tuning.journal_settled);
+    worker::start(&node.tasks, Settling(Arc::clone(&node.store)), Schedule { interval }, Arc::clone(&deps.entropy));
     let (mut faults, stop, health) = (node.store.latch().watch(), node.tasks.stop_signal(), health.clone());
     node.tasks.spawn("health", async move {
         tokio::select! {

@@ -20,7 +20,7 @@ use crate::node::{Node, WriteGrant};
 use crate::pace::Pacer;
 use crate::store::sessions::Claim;
 use crate::store::sink::Sink;
-use crate::store::writing::Stated;
+use crate::store::writing::{Announced, Stated};
 
 /// A stream that is silent for this long has what it sent so far written, whatever little it is.
 const NUDGE: Duration = Duration::from_millis(50);
@@ -103,7 +103,8 @@ pub(crate) async fn run(
     let offset = opening.frame.offset;
     let store = node.store.on_account(grant.account());
     let mut claim = store.claim_for_write(&grant.place, offset).await?;
-    let sink = store.begin(&mut claim, &grant.tenant, grant.place, offset, opening.size_bytes).await?;
+    let size = Announced { exact: opening.size_bytes, most: max_bytes };
+    let sink = store.begin(&mut claim, &grant.tenant, grant.place, offset, size).await?;
     let mut stream = Stream { claim, sink, source, timers, pacer, goes_on_at: None, max_bytes, gone };
     stream.tell_received();
     stream.timers.progress();
@@ -114,7 +115,7 @@ pub(crate) async fn run(
             store.complete(claim, sink, Stated { size_bytes: opening.size_bytes, sha256 }).await
         }
         End::Left(error) => store.park(claim, sink).await.and(Err(error)),
-        End::Failed(error) => store.give_up(&claim, sink.is_comparison()).await.and(Err(error)),
+        End::Failed(error) => store.give_up(&claim, sink.has_file()).await.and(Err(error)),
     }
 }
 

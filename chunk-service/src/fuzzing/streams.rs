@@ -36,7 +36,7 @@ use crate::store::chk::Chk;
 use crate::store::disk::FolderDisk;
 use crate::store::durable::{blob_name, chk_name};
 use crate::store::writing::WriteStatus;
-use crate::store::{ChunkStore, Describe, Described};
+use crate::store::{ChunkStore, Describe, Described, Ground};
 use crate::time::NodeTime;
 use crate::write::{self, Frame, FrameSource, Opening, SourceError};
 
@@ -148,7 +148,7 @@ fn node(folder: &Path) -> Arc<Node> {
     let tuning = Tuning { chunk_low_watermark: 0, ..Tuning::default() };
     let disk = Arc::new(FolderDisk::open_folder(folder).expect("the folder was just made"));
     let blocking = Blocking::new(tuning.rules(), tasks.broken_signal());
-    let store = Arc::new(ChunkStore::new(disk, Arc::new(Planned), blocking, &tuning, &tasks));
+    let store = Arc::new(ChunkStore::new(Ground::without_journal(disk), Arc::new(Planned), blocking, &tuning, &tasks));
     let time = NodeTime::new(Arc::new(SystemClock));
     time.set(1, Instant::now());
     let id = NodeId::generate(1, &SeededEntropy::new(1));

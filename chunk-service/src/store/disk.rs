@@ -50,6 +50,8 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn create_new(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
     /// Opens a file for reading and syncing; `None` when there is none.
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>>;
+    /// Opens a file for reading and writing, and makes it if there is none (mode 0600).
+    fn open_or_create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
     /// Removes a name. Returns whether it was there.
     fn unlink(&self, name: &str) -> io::Result<bool>;
     /// Gives a file another name, replacing what had it.
@@ -59,6 +61,9 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn quarantine(&self, name: &str) -> io::Result<bool>;
     /// Makes the names durable.
     fn sync_folder(&self) -> io::Result<()>;
+    /// Makes these files' bytes durable, as far as the files are there, and all names. An error of any of them that nobody
+    /// was told of yet is told here, also when no descriptor was open then.
+    fn sync_all(&self, names: &[String]) -> io::Result<()>;
     /// Whether any file's name ends like this.
     fn holds_any(&self, suffix: &str) -> io::Result<bool>;
     /// What has this name; `None` when nothing has.
@@ -95,6 +100,8 @@ pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
 pub(crate) struct FolderDisk {
     folder: OwnedFd,
     path: PathBuf,
+    /// One `syncfs` makes everything durable.
+    syncs_at_once: bool,
 }
 
 impl FolderDisk {
@@ -102,7 +109,8 @@ impl FolderDisk {
     pub(crate) fn open_folder(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-        Ok(Self { folder, path: path.to_path_buf() })
+        let syncs_at_once = whole_sync::is_known_to_work(&folder)?;
+        Ok(Self { folder, path: path.to_path_buf(), syncs_at_once })
     }
 
     /// The folder of what was moved aside; made when somebody has removed it.
@@ -134,6 +142,38 @@ impl FolderDisk {
     }
 }
 
+/// Whether one call makes a whole file system durable.
+mod whole_sync {
+    use std::io;
+    use std::os::fd::OwnedFd;
+
+    /// `f_type` of file systems whose `syncfs` ends with everything on the disk, names too (`statfs(2)`): ext2 to ext4,
+    /// XFS, Btrfs, F2FS, tmpfs. That of FUSE ends before the file system behind it has heard of anything.
+    const MAGICS: [u32; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x0102_1994];
+    /// From this version on `syncfs` tells of errors that happened since the descriptor was opened (`syncfs(2)`).
+    const LINUX: (u32, u32) = (5, 8);
+
+    /// Whether this folder's file system and the kernel are such.
+    pub(super) fn is_known_to_work(folder: &OwnedFd) -> io::Result<bool> {
+        let magic = u32::try_from(rustix::fs::fstatfs(folder)?.f_type).unwrap_or_default();
+        let kernel = rustix::system::uname();
+        Ok(MAGICS.contains(&magic) && version(&kernel.release().to_string_lossy()).is_some_and(|found| found >= LINUX))
+    }
+
+    /// The first two numbers of a release like `6.1.0-13-amd64`.
+    fn version(release: &str) -> Option<(u32, u32)> {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    }
+
+    #[test]
+    fn kernels_are_told_apart_by_their_release() {
+        assert_eq!(version("6.1.0-13-amd64"), Some((6, 1)));
+        assert_eq!((version("5.10"), version("4.19.0+")), (Some((5, 10)), Some((4, 19))));
+        assert_eq!((version("six"), version("")), (None, None));
+    }
+}
+
 /// A sync within another operation. Its failure is final whatever the reason, so it hides an errno that would pass by itself.
 fn sync_names(folder: &OwnedFd) -> io::Result<()> {
     rustix::fs::fsync(folder).map_err(io::Error::other)
@@ -153,6 +193,12 @@ impl Disk for FolderDisk {
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn open_or_create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = retry_on_intr(|| rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR))?;
+        Ok(Box::new(File::from(file)))
     }
 
     fn unlink(&self, name: &str) -> io::Result<bool> {
@@ -183,6 +229,19 @@ impl Disk for FolderDisk {
 
     fn sync_folder(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.folder)?)
+    }
+
+    fn sync_all(&self, names: &[String]) -> io::Result<()> {
+        if !self.syncs_at_once {
+            for name in names {
+                if let Some(file) = self.open(name)? {
+                    file.sync()?;
+                }
+            }
+            self.sync_folder()?;
+        }
+        // Also tells of what failed behind descriptors that are closed by now.
+        Ok(rustix::fs::syncfs(&self.folder)?)
     }
 
     fn holds_any(&self, suffix: &str) -> io::Result<bool> {

@@ -137,6 +137,12 @@ fn read_chk_file(chunk: ChunkId, file: &dyn DiskFile) -> Result<ChkFile, ChunkEr
     }
 }
 
+/// Refuses a chunk of so many bytes when it would leave less room than there must be.
+pub(crate) fn check_room(disk: &dyn Disk, bytes: u64, low_watermark: u64) -> Result<(), ChunkError> {
+    let space = disk.space().map_err(ChunkError::file("ask for the free space"))?;
+    if space.free.saturating_sub(bytes) < low_watermark { Err(ChunkError::OutOfSpace(None)) } else { Ok(()) }
+}
+
 /// Makes a chunk's file, with room for as many bytes as are announced.
 pub(crate) fn create(
     disk: &dyn Disk,
@@ -145,10 +151,7 @@ pub(crate) fn create(
     announced: Option<u64>,
     low_watermark: u64,
 ) -> Result<Box<dyn DiskFile>, ChunkError> {
-    let space = disk.space().map_err(ChunkError::file("ask for the free space"))?;
-    if space.free.saturating_sub(announced.unwrap_or(0)) < low_watermark {
-        return Err(ChunkError::OutOfSpace(None));
-    }
+    check_room(disk, announced.unwrap_or(0), low_watermark)?;
     let name = blob_name(chunk);
     let file = disk.create_new(&name).map_err(|error| latch.write_failed("create chunk", chunk, error))?;
     failpoint!("put.blob_created");
@@ -180,10 +183,45 @@ pub(crate) fn publish_chk(disk: &dyn Disk, latch: &Latch, chk: &Chk) -> Result<(
     Ok(())
 }
 
+/// Whether nothing is under a chunk's names.
+///
+/// # Errors
+/// When the disk does not say.
+pub(crate) fn is_vacant(disk: &dyn Disk, chunk: ChunkId) -> Result<bool, ChunkError> {
+    for name in [blob_name(chunk), chk_name(chunk)] {
+        if disk.stat(&name).map_err(ChunkError::file("look for a chunk"))?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Writes both files of a small chunk, which must not be there, and syncs neither: see `journal` for what makes them
+/// durable. An error leaves nothing of it.
+pub(crate) fn lay_out(disk: &dyn Disk, latch: &Latch, chk: &Chk, content: &[u8]) -> Result<(), ChunkError> {
+    let chunk = chk.binding.chunk;
+    let file = disk.create_new(&blob_name(chunk)).map_err(|error| latch.write_failed("create chunk", chunk, error))?;
+    failpoint!("put.blob_created");
+    let write = || {
+        file.write_at(content, 0)?;
+        failpoint!("put.bytes_written");
+        write_chk(disk, chk).map(drop)
+    };
+    write().map_err(|error| {
+        discard(disk, chunk);
+        latch.write_failed("write chunk", chunk, error)
+    })
+}
+
 fn write_chk(disk: &dyn Disk, chk: &Chk) -> io::Result<Box<dyn DiskFile>> {
     let temporary = chk_temporary_name(chk.binding.chunk);
-    disk.unlink(&temporary)?;
-    let file = disk.create_new(&temporary)?;
+    let file = match disk.create_new(&temporary) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.unlink(&temporary)?;
+            disk.create_new(&temporary)?
+        }
+        created => created?,
+    };
     file.write_at(chk.print().as_bytes(), 0)?;
     failpoint!("put.chk_written");
     disk.rename(&temporary, &chk_name(chk.binding.chunk))?;

@@ -85,6 +85,7 @@ impl ChunkStore {
         }
         // Its names must not come back in a power cut, beside the bytes of the write that begins now.
         self.sync_folder().await?;
+        self.journal.forget(place.chunk).await?;
         failpoint!("leftover.removed");
         Ok(None)
     }

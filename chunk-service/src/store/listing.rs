@@ -24,7 +24,7 @@ use crate::error::ChunkError;
 /// Names looked at for one page.
 const NAMES_PER_PAGE: usize = 500;
 /// What the folder holds besides chunks; `lost+found` is the file system's own.
-const OUR_NAMES: [&str; 9] = [
+const OUR_NAMES: [&str; 11] = [
     "IDENTITY",
     "IDENTITY.tmp",
     "LOCK",
@@ -32,6 +32,8 @@ const OUR_NAMES: [&str; 9] = [
     "node.key.tmp",
     "scrub.position",
     "scrub.position.tmp",
+    "journal.0",
+    "journal.1",
     ".quarantine",
     "lost+found",
 ];

@@ -28,6 +28,7 @@ pub(crate) mod chk;
 pub(crate) mod disk;
 pub(crate) mod durable;
 pub(crate) mod folder_sync;
+pub(crate) mod journal;
 pub(crate) mod latch;
 pub(crate) mod leftover;
 pub(crate) mod listing;
@@ -50,6 +51,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use proto::capability::{ChunkBinding, ReadClaims};
+use proto::entropy::Entropy;
 use proto::failpoint;
 use proto::ids::ChunkId;
 use proto::runtime::TaskGroup;
@@ -58,8 +60,9 @@ use tokio::sync::Semaphore;
 
 use self::disk::{Disk, Space};
 use self::folder_sync::FolderSync;
+use self::journal::{ChunkJournal, Use};
 use self::latch::Latch;
-use self::open_write::UnsyncedOfAll;
+use self::open_write::{OpenWrite, UnsyncedOfAll};
 use self::sessions::{Claim, Sessions};
 use self::sink::{SinkShared, UnsyncedBounds};
 use self::suspects::Suspects;
@@ -91,6 +94,32 @@ const HEALS_MAX: usize = 4;
 /// Share of the buffers of writes that is gold's alone: one in so many.
 const GOLD_BUFFERS: usize = 4;
 
+/// What a store stands on: a folder whose journal, if it has one, was replayed.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Closed by the first fault of the disk.
+    pub(crate) latch: Latch,
+    pub(crate) journal: ChunkJournal,
+}
+
+impl Ground {
+    /// Opens the folder's journal and makes durable what a crash kept from the files. Blocks.
+    ///
+    /// # Errors
+    /// As [`ChunkJournal::open`].
+    pub(crate) fn open(disk: Arc<dyn Disk>, wanted: Use, entropy: &dyn Entropy) -> Result<Self, ChunkError> {
+        let latch = Latch::new();
+        let journal = ChunkJournal::open(&disk, &latch, wanted, entropy)?;
+        Ok(Self { disk, latch, journal })
+    }
+
+    /// A folder whose journal is left alone.
+    pub(crate) fn without_journal(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, latch: Latch::new(), journal: ChunkJournal::none() }
+    }
+}
+
 /// The store. Its methods may be called from any task. Clones are the same store; what they do may be on another account.
 #[derive(Debug, Clone)]
 pub(crate) struct ChunkStore {
@@ -98,6 +127,7 @@ pub(crate) struct ChunkStore {
     blocking: Blocking,
     latch: Latch,
     folder_sync: Arc<FolderSync>,
+    journal: ChunkJournal,
     sessions: Arc<Sessions>,
     budgets: Budgets,
     describe: Arc<dyn Describe>,
@@ -135,20 +165,21 @@ impl Budgets {
 }
 
 impl ChunkStore {
-    /// A store over this folder.
+    /// A store over what a folder holds.
     pub(crate) fn new(
-        disk: Arc<dyn Disk>,
+        ground: Ground,
         describe: Arc<dyn Describe>,
         blocking: Blocking,
         tuning: &Tuning,
         tasks: &TaskGroup,
     ) -> Self {
-        let latch = Latch::new();
+        let Ground { disk, latch, journal } = ground;
         Self {
             folder_sync: Arc::new(FolderSync::new(Arc::clone(&disk), latch.clone())),
             disk,
             blocking,
             latch,
+            journal,
             sessions: Arc::new(Sessions::new(tuning.write_sessions_max, tuning.write_sessions_per_tenant)),
             budgets: Budgets::new(tuning.write_buffers),
             describe,
@@ -200,7 +231,7 @@ impl ChunkStore {
         removed.map_err(|error| self.latch.write_failed("remove chunk", chunk, error))?;
         self.sync_folder().await?;
         failpoint!("remove.folder_synced");
-        Ok(())
+        if seeded!(self.disk, NotForgotten) { Ok(()) } else { self.journal.forget(chunk).await }
     }
 
     /// Returns when every name made or removed before is durable.
@@ -213,9 +244,16 @@ impl ChunkStore {
         self.end_parked(self.session_kept).await
     }
 
-    /// Ends every write that waits for its writer: the last thing before the store is left alone.
+    /// Ends every write that waits for its writer, and the journal: the last thing before the store is left alone.
     pub(crate) async fn close(&self) -> Result<u64, ChunkError> {
-        self.end_parked(Duration::ZERO).await
+        let ended = self.end_parked(Duration::ZERO).await;
+        self.journal.close().await;
+        ended
+    }
+
+    /// Has the files of small chunks made durable that only the journal holds durably so far. Does not wait for it.
+    pub(crate) async fn settle_soon(&self) {
+        self.journal.settle_soon().await;
     }
 
     async fn end_parked(&self, kept: Duration) -> Result<u64, ChunkError> {
@@ -229,9 +267,14 @@ impl ChunkStore {
 
     /// Drops the write that waits in a claim, with its file.
     async fn abandon(&self, claim: &mut Claim) -> Result<(), ChunkError> {
-        let Some(write) = claim.take() else { return Ok(()) };
+        let Some(write) = claim.take().filter(OpenWrite::has_file) else { return Ok(()) };
         let disk = Arc::clone(&self.disk);
         self.blocking.run(move || durable::discard(disk.as_ref(), write.binding.chunk)).await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn journal(&self) -> &ChunkJournal {
+        &self.journal
     }
 
     /// Whether nothing is open, waits or is held in memory.

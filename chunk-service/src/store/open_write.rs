@@ -1,6 +1,6 @@
 //! A write in progress: where its bytes go, and the sums of those so far.
 //!
-//! Each byte is hashed once, in the same job that writes it. A write of a chunk that is complete already writes nothing:
+//! Each byte is hashed once, in the same job that writes it. A small chunk's bytes stay in memory until they are all there. A write of a chunk that is complete already writes nothing:
 //! its bytes are only summed up, to be compared.
 
 use std::io;
@@ -21,6 +21,8 @@ use super::sessions::Ticket;
 pub(crate) enum Target {
     /// Into this new file.
     File(Box<dyn DiskFile>),
+    /// Nowhere yet: there are few, and the journal takes them.
+    Memory(Vec<u8>),
     /// Nowhere: the chunk is there.
     Compare(Pair),
 }
@@ -83,15 +85,29 @@ impl OpenWrite {
 
     /// Whether a later stream may go on with it.
     pub(crate) fn resumable(&self) -> bool {
+        !matches!(self.target, Target::Compare(_))
+    }
+
+    /// Whether there is a file that goes when the write is given up.
+    pub(crate) fn has_file(&self) -> bool {
         matches!(self.target, Target::File(_))
+    }
+
+    /// Whether taking bytes touches no disk.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self.target, Target::Memory(_))
     }
 
     /// Takes the next bytes. After an error the write is of no use.
     pub(crate) fn append(&mut self, parts: &[Bytes]) -> io::Result<()> {
         for part in parts {
-            if let Target::File(file) = &self.target {
-                file.write_at(part, self.hasher.size_bytes())?;
-                failpoint!("put.part_written");
+            match &mut self.target {
+                Target::File(file) => {
+                    file.write_at(part, self.hasher.size_bytes())?;
+                    failpoint!("put.part_written");
+                }
+                Target::Memory(bytes) => bytes.extend_from_slice(part),
+                Target::Compare(_) => {}
             }
             self.hasher.update(part);
         }
@@ -106,9 +122,9 @@ impl OpenWrite {
         }
     }
 
-    /// Bytes written since the last sync; none of a comparison.
+    /// Bytes written to a file since its last sync.
     pub(crate) fn unsynced(&self) -> u64 {
-        if self.resumable() { self.received().saturating_sub(self.synced) } else { 0 }
+        if self.has_file() { self.received().saturating_sub(self.synced) } else { 0 }
     }
 
     /// Syncs what was written so far. After an error the write is of no use.

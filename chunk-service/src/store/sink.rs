@@ -2,7 +2,8 @@
 //!
 //! Small frames are gathered, so that a blocking thread is asked for a quarter of a mebibyte or more at a time. A stream
 //! holds at most two batches; what all streams hold together is bounded by one budget, which a batch gives back when it
-//! is written (I17).
+//! is written (I17). A small chunk that goes through the journal is no batch: its bytes are taken where they arrive, and
+//! bounded by their size and by the number of open writes.
 //!
 //! A write that is not gold's syncs its file whenever so many bytes are unsynced. A file system that orders data before
 //! its journal (ext4) writes the pages of all files when any is synced: without that bound the sync of a small gold chunk
@@ -89,6 +90,7 @@ pub(crate) struct Sink {
     shared: SinkShared,
     chunk: ChunkId,
     comparing: bool,
+    has_file: bool,
     received: u64,
     stage: Stage,
     batch: Batch,
@@ -96,13 +98,20 @@ pub(crate) struct Sink {
 
 impl Sink {
     pub(crate) fn new(shared: SinkShared, write: OpenWrite) -> Self {
-        let (chunk, comparing, received) = (write.binding.chunk, !write.resumable(), write.received());
-        Self { shared, chunk, comparing, received, stage: Stage::Idle(Box::new(write)), batch: Batch::default() }
+        let (chunk, received) = (write.binding.chunk, write.received());
+        let (comparing, has_file) = (!write.resumable(), write.has_file());
+        let (stage, batch) = (Stage::Idle(Box::new(write)), Batch::default());
+        Self { shared, chunk, comparing, has_file, received, stage, batch }
     }
 
     /// Whether the bytes are only compared with those of a complete chunk.
     pub(crate) fn is_comparison(&self) -> bool {
         self.comparing
+    }
+
+    /// Whether there is a file that goes when the write is given up.
+    pub(crate) fn has_file(&self) -> bool {
+        self.has_file
     }
 
     /// Bytes taken so far, by this stream and those before it.
@@ -116,6 +125,12 @@ impl Sink {
     /// When an earlier batch could not be written; the sink is of no use then.
     pub(crate) async fn push(&mut self, frame: Bytes) -> Result<(), ChunkError> {
         let length = frame.len() as u64;
+        if let Stage::Idle(write) = &mut self.stage
+            && write.is_in_memory()
+        {
+            self.received += length;
+            return write.append(&[frame]).map_err(ChunkError::io("keep a chunk's bytes"));
+        }
         let permit = self.permit(length).await?;
         self.received += length;
         self.batch.add(frame, permit);

@@ -34,16 +34,27 @@ use std::os::unix::fs::FileExt as _;
 use self::format::{BLOCK_BYTES, GroupHead, HEAD_BYTES, blocks};
 pub use self::replay::{Damage, OpenError, Opened, open};
 use crate::checksum::crc32c;
+use crate::failpoint;
 use crate::limits::MIB;
 
 /// Bytes of all records of one group, with what frames them; a record may have as many.
 pub const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// By so much a half's file grows, so that its length changes once for many groups.
-const GROWTH_BYTES: u64 = MIB;
+/// By so much a half's file usually grows.
+pub const GROWTH_BYTES: u64 = MIB;
 /// Smallest greatest length of a half: its head, and the largest group twice.
 pub const HALF_BYTES_MIN: u64 = 5 * MIB;
 
 const _: () = assert!(HALF_BYTES_MIN > BLOCK_BYTES + 2 * (GROUP_BYTES_MAX as u64 + BLOCK_BYTES));
+
+/// How large the halves become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Greatest length of each; at least [`HALF_BYTES_MIN`].
+    pub half_bytes: u64,
+    /// By so much each grows where it has to, so that its length changes once for many groups; usually
+    /// [`GROWTH_BYTES`]. So much it has from the beginning, so that a full disk does not keep out what frees room.
+    pub growth_bytes: u64,
+}
 
 /// One of the two files. The descriptor that writes is the one that syncs.
 pub trait HalfFile: fmt::Debug + Send {
@@ -118,7 +129,7 @@ struct Half<F> {
 #[derive(Debug)]
 pub struct Journal<F> {
     halves: [Half<F>; 2],
-    half_bytes: u64,
+    shape: Shape,
     salt: u64,
     generation: u64,
     /// Where the next group goes within the generation's half.
@@ -144,7 +155,7 @@ impl<F: HalfFile> Journal<F> {
 
     /// How much of the present half is used, in percent.
     pub fn used_percent(&self) -> u64 {
-        self.at.saturating_mul(100) / self.half_bytes
+        self.at.saturating_mul(100) / self.shape.half_bytes
     }
 
     /// Appends a group; durable on return. One without records makes durable what was released.
@@ -152,7 +163,7 @@ impl<F: HalfFile> Journal<F> {
     /// # Errors
     /// [`AppendError`].
     pub fn append<R: AsRef<[u8]>>(&mut self, records: &[R]) -> Result<(), AppendError> {
-        self.append_before(self.half_bytes - BLOCK_BYTES, records)
+        self.append_before(self.shape.half_bytes - BLOCK_BYTES, records)
     }
 
     /// Goes on in the other half, with the next generation. Returns whether that is possible now: the generation before
@@ -167,7 +178,7 @@ impl<F: HalfFile> Journal<F> {
         }
         // What says that it is released must not be what is overwritten.
         if self.said_here < overwritten {
-            self.append_before::<&[u8]>(self.half_bytes, &[])?;
+            self.append_before::<&[u8]>(self.shape.half_bytes, &[])?;
         }
         self.said_here = 0;
         self.previous = std::mem::take(&mut self.group);
@@ -204,10 +215,17 @@ impl<F: HalfFile> Journal<F> {
             return Err(AppendError::Full);
         }
         self.frame(records, payload);
-        let (at, half_bytes) = (self.at, self.half_bytes);
+        let (at, shape) = (self.at, self.shape);
         let [even, odd] = &mut self.halves;
         let half = if self.generation.is_multiple_of(2) { even } else { odd };
-        half.write(&self.buffer, at, half_bytes).map_err(AppendError::Write)?;
+        // A group of records leaves a block of the file for the release.
+        let spare = if records.is_empty() { 0 } else { BLOCK_BYTES };
+        match half.write(&mut self.buffer, at, spare, shape) {
+            // It cannot become longer; there may be room in the other one.
+            Err(error) if is_full(&error) && at > BLOCK_BYTES => return Err(AppendError::Full),
+            written => written.map_err(AppendError::Write)?,
+        }
+        failpoint!("journal.written");
         if let Err(error) = half.file.sync() {
             self.broken = true;
             return Err(AppendError::Sync(error));
@@ -249,17 +267,40 @@ fn short(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
+/// Whether the disk is full, or what its user may have of it.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl<F: HalfFile> Half<F> {
-    /// Writes there; where the file ends, it is made longer than that needs, up to `longest`.
-    fn write(&mut self, bytes: &[u8], at: u64, longest: u64) -> io::Result<()> {
-        let end = at + bytes.len() as u64;
-        if end > self.size {
-            let grown = end.next_multiple_of(GROWTH_BYTES).min(longest.max(end));
-            let zeros = vec![0; usize::try_from(grown - end).unwrap_or_default()];
-            self.file.write_at(&zeros, end)?;
-            self.size = grown;
+    /// Writes there; where the file does not go on for at least `spare` bytes, it is made longer by zeros at the buffer's
+    /// end.
+    fn write(&mut self, buffer: &mut Vec<u8>, at: u64, spare: u64, shape: Shape) -> io::Result<()> {
+        let end = at + buffer.len() as u64 + spare;
+        if end <= self.size {
+            return self.file.write_at(buffer, at);
         }
-        self.file.write_at(bytes, at)
+        let grown = end.next_multiple_of(shape.growth_bytes.max(1)).min(shape.half_bytes.max(end));
+        buffer.resize(usize::try_from(grown - at).map_err(io::Error::other)?, 0);
+        self.file.write_at(buffer, at)?;
+        self.size = grown;
+        Ok(())
+    }
+
+    /// Makes it so long at least, if there is room on the disk.
+    fn grow(&mut self, bytes: u64) -> io::Result<()> {
+        if self.size >= bytes {
+            return Ok(());
+        }
+        let zeros = vec![0; usize::try_from(bytes - self.size).map_err(io::Error::other)?];
+        match self.file.write_at(&zeros, self.size) {
+            Err(error) if is_full(&error) => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.size = bytes;
+                self.file.sync()
+            }
+        }
     }
 }
 

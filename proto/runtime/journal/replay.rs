@@ -10,7 +10,7 @@ use std::io;
 use super::format::{
     BLOCK_BYTES, GroupHead, HEAD_BYTES, HalfHead, VERSION, blocks, half_head, parse_half_head, records,
 };
-use super::{AppendError, GROUP_BYTES_MAX, GROWTH_BYTES, HALF_BYTES_MIN, Half, HalfFile, Journal};
+use super::{AppendError, GROUP_BYTES_MAX, HALF_BYTES_MIN, Half, HalfFile, Journal, Shape};
 use crate::checksum::crc32c;
 use crate::entropy::Entropy;
 
@@ -96,9 +96,13 @@ impl<F: HalfFile> Opened<F> {
     /// [`AppendError`], when that cannot be noted.
     pub fn begin(self) -> Result<Journal<F>, AppendError> {
         let mut journal = self.journal;
+        let growth_bytes = BLOCK_BYTES + journal.shape.growth_bytes;
+        for half in &mut journal.halves {
+            half.grow(growth_bytes).map_err(AppendError::Write)?;
+        }
         journal.release(journal.generation);
         if journal.durably_released < journal.generation {
-            journal.append_before::<&[u8]>(journal.half_bytes, &[])?;
+            journal.append_before::<&[u8]>(journal.shape.half_bytes, &[])?;
         }
         journal.rotate()?;
         Ok(journal)
@@ -146,11 +150,11 @@ impl Scan {
     }
 }
 
-/// Opens two halves, which may be empty files. Each may grow to `half_bytes`, in whole MiB and at least [`HALF_BYTES_MIN`].
+/// Opens two halves, which may be empty files.
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn open<F: HalfFile>(halves: [F; 2], half_bytes: u64, entropy: &dyn Entropy) -> Result<Opened<F>, OpenError> {
+pub fn open<F: HalfFile>(halves: [F; 2], shape: Shape, entropy: &dyn Entropy) -> Result<Opened<F>, OpenError> {
     let salt = salt_of(&halves, entropy)?;
     let [even, odd] = halves;
     let mut scans = [scan(&even, salt)?, scan(&odd, salt)?];
@@ -163,7 +167,7 @@ pub fn open<F: HalfFile>(halves: [F; 2], half_bytes: u64, entropy: &dyn Entropy)
     let damages = damages(&older, &newer, released);
     let [even_size, odd_size] = halves;
     let journal = Journal {
-        half_bytes: half_bytes.max(HALF_BYTES_MIN).next_multiple_of(GROWTH_BYTES).max(newer.end() + BLOCK_BYTES),
+        shape: Shape { half_bytes: shape.half_bytes.max(HALF_BYTES_MIN).max(newer.end() + BLOCK_BYTES), ..shape },
         salt,
         generation: newer.generation(),
         at: newer.end(),

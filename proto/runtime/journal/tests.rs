@@ -10,6 +10,7 @@ use super::*;
 use crate::entropy::SeededEntropy;
 
 const BLOCK: usize = 4096;
+const SHAPE: Shape = Shape { half_bytes: HALF_BYTES_MIN, growth_bytes: 16 * BLOCK_BYTES };
 
 #[derive(Debug, Default)]
 struct Content {
@@ -18,6 +19,8 @@ struct Content {
     pending: Vec<(usize, Vec<u8>)>,
     fail_write: bool,
     fail_sync: bool,
+    /// The file cannot become longer.
+    full: bool,
 }
 
 /// A half in memory. Clones are the same file.
@@ -76,6 +79,9 @@ impl HalfFile for MemoryHalf {
         if std::mem::take(&mut content.fail_write) {
             place(&mut content.cached, offset, &bytes[..bytes.len() / 2]);
             content.pending.push((offset, bytes[..bytes.len() / 2].to_vec()));
+            return Err(io::Error::other("as planned"));
+        }
+        if offset + bytes.len() > content.cached.len() && content.full {
             return Err(io::ErrorKind::StorageFull.into());
         }
         place(&mut content.cached, offset, bytes);
@@ -98,7 +104,7 @@ impl HalfFile for MemoryHalf {
 type Halves = [MemoryHalf; 2];
 
 fn opened(halves: &Halves) -> Opened<MemoryHalf> {
-    open(halves.clone(), 0, &SeededEntropy::new(7)).unwrap()
+    open(halves.clone(), SHAPE, &SeededEntropy::new(7)).unwrap()
 }
 
 fn replayed(halves: &Halves) -> (Vec<Brief>, Vec<Damage>) {
@@ -193,6 +199,27 @@ fn what_could_not_be_written_leaves_the_journal_usable_and_what_could_not_be_syn
     assert!(matches!(journal.append(&[b"refused".as_slice()]), Err(AppendError::Sync(_))), "it is never tried again");
 }
 
+/// A full disk must not keep out what makes room on it: deletes, which the journal has to hear of.
+#[test]
+fn on_a_full_disk_the_blocks_that_there_are_do() {
+    let halves = Halves::default();
+    let mut journal = started(&halves);
+    halves.iter().for_each(|half| half.content().full = true);
+    for generation in 1..10 {
+        let mut groups = 0;
+        while journal.append(&[b"forget it".as_slice()]).is_ok() {
+            groups += 1;
+        }
+        assert!(groups >= 14, "{groups} groups in blocks that were taken at the start");
+        assert!(matches!(journal.append(&[b"more".as_slice()]), Err(AppendError::Full)));
+        journal.release(generation);
+        assert!(journal.rotate().unwrap(), "there is a block for what was released");
+    }
+    let halves = Halves::default();
+    halves.iter().for_each(|half| half.content().full = true);
+    assert!(open(halves.clone(), SHAPE, &SeededEntropy::new(7)).is_err(), "not even a head");
+}
+
 /// Groups of one, two and many blocks in two generations; neither is released.
 fn sample() -> (Halves, Vec<Brief>) {
     let halves = Halves::default();
@@ -256,7 +283,7 @@ fn a_record_that_imitates_a_group_is_not_taken_for_one() {
     let (halves, _records) = sample();
     let imitated = halves[0].content().cached[BLOCK..2 * BLOCK].to_vec();
     let victim = Halves::default();
-    let mut journal = open(victim.clone(), 0, &SeededEntropy::new(8)).unwrap().begin().unwrap();
+    let mut journal = open(victim.clone(), SHAPE, &SeededEntropy::new(8)).unwrap().begin().unwrap();
     // What it imitates begins with the second block.
     let mut record = vec![0; BLOCK - HEAD_BYTES - 4];
     record.extend_from_slice(&imitated);
@@ -276,14 +303,14 @@ fn files_that_are_no_halves_are_refused_and_interrupted_ones_are_made_again() {
     for half in &halves {
         half.damage(|content| content[3] ^= 1);
     }
-    assert!(matches!(open(halves.clone(), 0, &SeededEntropy::new(1)), Err(OpenError::NoHead)));
+    assert!(matches!(open(halves.clone(), SHAPE, &SeededEntropy::new(1)), Err(OpenError::NoHead)));
     let newer = Halves::default();
     newer[1].damage(|content| {
         content.extend_from_slice(b"mtjrnl\0\x02salt-now");
         let crc = crc32c(content);
         content.extend_from_slice(&crc.to_be_bytes());
     });
-    assert!(matches!(open(newer, 0, &SeededEntropy::new(1)), Err(OpenError::TooNew { found: 2 })));
+    assert!(matches!(open(newer, SHAPE, &SeededEntropy::new(1)), Err(OpenError::TooNew { found: 2 })));
 }
 
 #[derive(Debug, Clone)]

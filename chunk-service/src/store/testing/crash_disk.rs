@@ -19,9 +19,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use proto::checksum::crc32c;
+use proto::entropy::{Entropy as _, SeededEntropy};
 use rustix::io::Errno;
 
 use crate::store::disk::{Disk, DiskFile, Names, QUARANTINE, Space, Stat};
+use crate::store::journal;
 
 type Inode = u64;
 
@@ -56,6 +58,8 @@ struct State {
     free: u64,
     /// The next write does not get to the disk.
     loses_next_write: bool,
+    /// Failed write-backs of all files that whoever synced them all was told of.
+    told_of_all: u64,
     /// The states so far, once they are noted.
     instants: Option<Vec<State>>,
 }
@@ -140,6 +144,34 @@ impl CrashDisk {
         }
     }
 
+    /// Some of the disks that a crash may leave, this many: the one that lost all, the one that kept all, and others
+    /// that this seed decides.
+    pub(crate) fn some_crashes(&self, count: usize, seed: u64, mut see: impl FnMut(Self)) {
+        let entropy = SeededEntropy::new(seed);
+        let random = |below: usize| {
+            let mut bytes = [0; 8];
+            entropy.fill(&mut bytes);
+            usize::try_from(u64::from_be_bytes(bytes) % below as u64).unwrap()
+        };
+        for number in 0..count {
+            let crashed = self.fork();
+            crashed.crash(&mut |below| match number {
+                0 => 0,
+                1 => 1,
+                _any => random(below),
+            });
+            see(crashed);
+        }
+    }
+
+    /// How many disks a crash may leave, if that is not more than this.
+    pub(crate) fn crashes_up_to(&self, most: usize) -> Option<usize> {
+        let state = self.0.lock().unwrap();
+        let writes = state.inodes.values().map(|content| content.pending.len()).sum::<usize>();
+        let choices = state.pending.iter().map(|_name| 2).chain((0..writes).map(|_write| FATES));
+        choices.fold(Some(1_usize), |all, ways| all?.checked_mul(ways)).filter(|all| *all <= most)
+    }
+
     /// The disk that has lost all that was not synced.
     pub(crate) fn without_unsynced(&self) -> Self {
         let crashed = self.fork();
@@ -175,6 +207,11 @@ impl CrashDisk {
     /// The names, as they are now.
     pub(crate) fn names(&self) -> Vec<String> {
         self.0.lock().unwrap().names.keys().cloned().collect()
+    }
+
+    /// Those of chunks.
+    pub(crate) fn chunk_names(&self) -> Vec<String> {
+        self.names().into_iter().filter(|name| !journal::NAMES.contains(&name.as_str())).collect()
     }
 
     /// A file's bytes, as they are now.
@@ -306,6 +343,13 @@ impl Disk for CrashDisk {
         Ok(state.names.get(name).map(|inode| state.open(self, *inode)))
     }
 
+    fn open_or_create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        match self.open(name)? {
+            Some(file) => Ok(file),
+            None => self.create_new(name),
+        }
+    }
+
     fn unlink(&self, name: &str) -> io::Result<bool> {
         let mut state = self.0.lock().unwrap();
         let there = state.names.contains_key(name);
@@ -336,6 +380,19 @@ impl Disk for CrashDisk {
 
     fn sync_folder(&self) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
+        state.pending.clear();
+        state.durable_names = state.names.clone();
+        state.note();
+        Ok(())
+    }
+
+    fn sync_all(&self, _names: &[String]) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        let failures = state.inodes.values().map(|content| content.failures).sum();
+        if std::mem::replace(&mut state.told_of_all, failures) < failures {
+            return Err(Errno::IO.into());
+        }
+        state.inodes.values_mut().for_each(Content::sync);
         state.pending.clear();
         state.durable_names = state.names.clone();
         state.note();
@@ -409,10 +466,12 @@ impl Content {
 impl DiskFile for CrashFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.with_state(|state| {
-            state.free = state.free.checked_sub(bytes.len() as u64).ok_or(Errno::NOSPC)?;
-            let lost = std::mem::take(&mut state.loses_next_write);
+            let (lost, offset) = (state.loses_next_write, usize::try_from(offset).unwrap());
             let content = state.inodes.get_mut(&self.inode).unwrap();
-            content.write(usize::try_from(offset).unwrap(), bytes, lost);
+            let longer = (offset + bytes.len()).saturating_sub(content.cached.len());
+            state.free = state.free.checked_sub(longer as u64).ok_or(Errno::NOSPC)?;
+            state.loses_next_write = false;
+            content.write(offset, bytes, lost);
             state.note();
             Ok(())
         })

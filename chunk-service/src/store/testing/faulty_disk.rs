@@ -18,6 +18,7 @@ pub(crate) enum Call {
     Rename,
     Quarantine,
     SyncFolder,
+    SyncAll,
     List,
     Space,
     Write,
@@ -29,13 +30,14 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Create,
         Self::Open,
         Self::Unlink,
         Self::Rename,
         Self::Quarantine,
         Self::SyncFolder,
+        Self::SyncAll,
         Self::List,
         Self::Space,
         Self::Write,
@@ -163,6 +165,11 @@ impl Disk for FaultyDisk {
         Ok(self.inner.open(name)?.map(|file| self.wrap(file)))
     }
 
+    fn open_or_create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.controller.pass(Call::Open)?;
+        self.inner.open_or_create(name).map(|file| self.wrap(file))
+    }
+
     fn unlink(&self, name: &str) -> io::Result<bool> {
         self.controller.pass(Call::Unlink)?;
         self.inner.unlink(name)
@@ -183,6 +190,11 @@ impl Disk for FaultyDisk {
         let synced = self.inner.sync_folder();
         self.controller.hang(Call::SyncFolder);
         synced
+    }
+
+    fn sync_all(&self, names: &[String]) -> io::Result<()> {
+        self.controller.pass(Call::SyncAll)?;
+        self.inner.sync_all(names)
     }
 
     fn holds_any(&self, suffix: &str) -> io::Result<bool> {

@@ -50,10 +50,16 @@ pub(crate) enum Mistake {
     OwnChkTrusted,
     /// A bad copy is removed before there is a good one.
     BadCopyRemoved,
+    /// A journal's group is written and not synced.
+    JournalNotSynced,
+    /// A half of the journal is used again although the files of its chunks were not synced.
+    SettledWithoutSync,
+    /// A delete does not tell the journal.
+    NotForgotten,
 }
 
 impl Mistake {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::FolderNotSynced,
         Self::BlobNotSynced,
         Self::ChkNotSynced,
@@ -72,6 +78,9 @@ impl Mistake {
         Self::LatchIgnored,
         Self::OwnChkTrusted,
         Self::BadCopyRemoved,
+        Self::JournalNotSynced,
+        Self::SettledWithoutSync,
+        Self::NotForgotten,
     ];
 }
 
@@ -133,6 +142,10 @@ impl Disk for MistakenDisk {
         Ok(self.inner.open(name)?.map(|file| self.file(name, file, false)))
     }
 
+    fn open_or_create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.inner.open_or_create(name).map(|file| self.file(name, file, false))
+    }
+
     fn unlink(&self, name: &str) -> io::Result<bool> {
         if self.makes(Mistake::BlobUnlinkedFirst) && name.ends_with(".chk") {
             self.put_off.lock().unwrap().unlink = Some(name.to_owned());
@@ -171,6 +184,15 @@ impl Disk for MistakenDisk {
             Some(Mistake::SyncRetried) => self.inner.sync_folder().or_else(|_first| self.inner.sync_folder()),
             Some(Mistake::SyncFailureIgnored) => self.inner.sync_folder().or(Ok(())),
             _no_matter_here => self.inner.sync_folder(),
+        }
+    }
+
+    fn sync_all(&self, names: &[String]) -> io::Result<()> {
+        match self.mistake {
+            Some(Mistake::SettledWithoutSync) => Ok(()),
+            Some(Mistake::SyncRetried) => self.inner.sync_all(names).or_else(|_first| self.inner.sync_all(names)),
+            Some(Mistake::SyncFailureIgnored) => self.inner.sync_all(names).or(Ok(())),
+            _no_matter_here => self.inner.sync_all(names),
         }
     }
 
@@ -225,6 +247,7 @@ impl DiskFile for MistakenFile {
 
     fn sync(&self) -> io::Result<()> {
         match (self.mistake, self.created) {
+            (Some(Mistake::JournalNotSynced), _) if self.name.starts_with("journal.") => Ok(()),
             (Some(Mistake::BlobNotSynced), true) | (Some(Mistake::RepeatNotSynced), false) => Ok(()),
             (Some(Mistake::ChkNotSynced), true) if self.name.ends_with(".chk.tmp") => Ok(()),
             (Some(Mistake::PublishedBeforeSync), true) => {

@@ -11,7 +11,9 @@ use proto::capability::{ChunkBinding, ReadClaims};
 use proto::checksum::{ChunkHasher, ChunkSums};
 use proto::entropy::SeededEntropy;
 use proto::ids::{BlobId, BlockId, ChunkId};
+use proto::limits::PIECE_BYTES;
 use proto::runtime::TaskGroup;
+use proto::runtime::journal::{HALF_BYTES_MIN, Shape};
 use tokio_util::sync::CancellationToken;
 
 use super::crash_disk::CrashDisk;
@@ -22,12 +24,13 @@ use crate::config::Tuning;
 use crate::error::ChunkError;
 use crate::scrub::{Held, HeldPage, Ledger};
 use crate::store::durable::{blob_name, chk_name};
+use crate::store::journal::Use;
 use crate::store::reading::Range;
 use crate::store::sessions::Claim;
 use crate::store::sink::Sink;
 use crate::store::verify::{Condition, Finding};
-use crate::store::writing::Stated;
-use crate::store::{ChunkStore, Describe, Described};
+use crate::store::writing::{Announced, Stated};
+use crate::store::{ChunkStore, Describe, Described, Ground};
 
 pub(crate) const ALL: Range = Range { offset: 0, limit: None };
 
@@ -135,7 +138,26 @@ pub(crate) struct World {
     pub(crate) store: Arc<ChunkStore>,
     pub(crate) broken: CancellationToken,
     tasks: TaskGroup,
-    mistake: Option<Mistake>,
+    kind: Kind,
+}
+
+/// What is special about a world.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// A mistake that its store makes.
+    pub(crate) mistake: Option<Mistake>,
+    /// Chunks up to this size go through the journal; by default none does.
+    pub(crate) journal_below: u64,
+}
+
+impl Kind {
+    /// With chunks of up to 64 KiB in the journal.
+    pub(crate) const JOURNALED: Self = Self { mistake: None, journal_below: PIECE_BYTES };
+
+    /// The same with a mistake.
+    pub(crate) fn with(self, mistake: Option<Mistake>) -> Self {
+        Self { mistake, ..self }
+    }
 }
 
 impl World {
@@ -145,19 +167,33 @@ impl World {
 
     /// An empty world whose store makes a mistake.
     pub(crate) fn with(mistake: Option<Mistake>) -> Self {
-        Self::on(CrashDisk::new(), Arc::default(), mistake)
+        Self::of(Kind::default().with(mistake))
+    }
+
+    /// An empty world of this kind.
+    pub(crate) fn of(kind: Kind) -> Self {
+        Self::on(CrashDisk::new(), Arc::default(), kind)
     }
 
     /// A store that starts on this disk.
-    pub(crate) fn on(disk: CrashDisk, oracle: Arc<Oracle>, mistake: Option<Mistake>) -> Self {
+    pub(crate) fn on(disk: CrashDisk, oracle: Arc<Oracle>, kind: Kind) -> Self {
+        Self::start_on(disk, oracle, kind).unwrap()
+    }
+
+    /// The same, which may fail.
+    pub(crate) fn start_on(disk: CrashDisk, oracle: Arc<Oracle>, kind: Kind) -> Result<Self, ChunkError> {
+        let mistake = kind.mistake;
         let (faults, tasks) = (Controller::default(), TaskGroup::new());
         let faulty = Arc::new(FaultyDisk::new(Arc::new(disk.clone()), faults.clone()));
         let faulty = Arc::new(MistakenDisk::new(faulty, mistake, &disk));
         *oracle.trusted.lock().unwrap() = (mistake == Some(Mistake::LeftoverTrusted)).then(|| disk.clone());
         let tuning = Tuning { chunk_low_watermark: 0, stream_stall: Duration::from_secs(30), ..Tuning::default() };
         let blocking = Blocking::new(tuning.rules(), tasks.broken_signal());
-        let store = ChunkStore::new(faulty, Arc::clone(&oracle) as _, blocking, &tuning, &tasks);
-        Self { disk, faults, oracle, store: Arc::new(store), broken: tasks.broken_signal(), tasks, mistake }
+        let shape = Shape { half_bytes: HALF_BYTES_MIN, growth_bytes: 16 * 1024 };
+        let wanted = Use { below: kind.journal_below, shape };
+        let ground = Ground::open(faulty, wanted, &SeededEntropy::new(1))?;
+        let store = ChunkStore::new(ground, Arc::clone(&oracle) as _, blocking, &tuning, &tasks);
+        Ok(Self { disk, faults, oracle, store: Arc::new(store), broken: tasks.broken_signal(), tasks, kind })
     }
 
     /// Waits until nothing happens in the background any more.
@@ -166,17 +202,28 @@ impl World {
         assert!(!self.broken.is_cancelled());
     }
 
+    /// Has the journal's chunks settled, and waits for it; ends also when the disk fails.
+    pub(crate) async fn settle_journal(&self) {
+        let settled = async {
+            while !self.store.journal().is_settled() && self.store.latch().check().is_ok() {
+                self.store.settle_soon().await;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), settled).await.expect("it settles within a minute");
+    }
+
     /// A restart that finishes what is under way.
     pub(crate) async fn restart(mut self) -> Self {
         self.settle().await;
         self.store.close().await.unwrap();
-        Self::on(self.disk, self.oracle, self.mistake)
+        Self::on(self.disk, self.oracle, self.kind)
     }
 
     /// A restart after the process was killed: what the page cache holds is still there.
     pub(crate) async fn kill(mut self) -> Self {
         self.settle().await;
-        Self::on(self.disk, self.oracle, self.mistake)
+        Self::on(self.disk, self.oracle, self.kind)
     }
 
     /// A restart after power was lost.
@@ -184,7 +231,7 @@ impl World {
         self.settle().await;
         drop(self.store);
         self.disk.crash(choose);
-        Self::on(self.disk, self.oracle, self.mistake)
+        Self::on(self.disk, self.oracle, self.kind)
     }
 
     /// Begins a write that the metadata has planned, unless it knows more of the chunk.
@@ -201,7 +248,8 @@ impl World {
         self.oracle.held.lock().unwrap().entry(place.chunk).or_insert(Described::Open);
         let mut claim = self.store.claim_for_write(&place, offset).await?;
         let tenant = "posts".parse().unwrap();
-        let sink = self.store.begin(&mut claim, &tenant, place, offset, announced).await?;
+        let size = Announced { exact: announced, most: announced.unwrap_or(u64::MAX) };
+        let sink = self.store.begin(&mut claim, &tenant, place, offset, size).await?;
         Ok((claim, sink))
     }
 
@@ -216,7 +264,7 @@ impl World {
         let (claim, mut sink) = self.begin_announced(place, from as u64, Some(bytes.len() as u64)).await?;
         for part in bytes[from..].chunks(frame) {
             if let Err(error) = sink.push(Bytes::copy_from_slice(part)).await {
-                self.store.give_up(&claim, sink.is_comparison()).await?;
+                self.store.give_up(&claim, sink.has_file()).await?;
                 return Err(error);
             }
         }

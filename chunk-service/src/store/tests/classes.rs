@@ -14,12 +14,15 @@ use tempfile::TempDir;
 use crate::blocking::Blocking;
 use crate::config::Tuning;
 use crate::fairness::Account;
-use crate::store::ChunkStore;
 use crate::store::disk::FolderDisk;
 use crate::store::durable::blob_name;
 use crate::store::testing::faulty_disk::{Call, Controller, FaultyDisk};
 use crate::store::testing::world::{ALL, Oracle, claims, pattern, place};
-use crate::store::writing::Stated;
+use crate::store::writing::{Announced, Stated};
+use crate::store::{ChunkStore, Ground};
+
+/// Nothing is known of a chunk's size before it is there.
+const ANY_SIZE: Announced = Announced { exact: None, most: u64::MAX };
 
 /// A store over a real folder.
 struct Real {
@@ -35,7 +38,13 @@ impl Real {
         let disk = FaultyDisk::new(Arc::new(FolderDisk::open_folder(folder.path()).unwrap()), calls.clone());
         let tuning = Tuning { chunk_low_watermark: 0, ..tuning };
         let blocking = Blocking::new(tuning.rules(), tasks.broken_signal());
-        let store = ChunkStore::new(Arc::new(disk), Arc::new(Oracle::default()), blocking, &tuning, &tasks);
+        let store = ChunkStore::new(
+            Ground::without_journal(Arc::new(disk)),
+            Arc::new(Oracle::default()),
+            blocking,
+            &tuning,
+            &tasks,
+        );
         Self { store: Arc::new(store), calls, tasks, folder }
     }
 
@@ -51,7 +60,7 @@ impl Real {
 async fn put(store: &ChunkStore, number: u64, bytes: &[u8]) {
     let (place, tenant) = (place(number), "posts".parse().unwrap());
     let mut claim = store.claim_for_write(&place, 0).await.unwrap();
-    let mut sink = store.begin(&mut claim, &tenant, place, 0, None).await.unwrap();
+    let mut sink = store.begin(&mut claim, &tenant, place, 0, ANY_SIZE).await.unwrap();
     for frame in bytes.chunks(256 * 1024) {
         sink.push(Bytes::copy_from_slice(frame)).await.unwrap();
     }
@@ -161,7 +170,7 @@ async fn what_all_writes_below_gold_leave_unsynced_together_is_bounded() {
         let mut writes = Vec::new();
         for number in [1, 2] {
             let mut claim = store.claim_for_write(&place(number), 0).await.unwrap();
-            let sink = store.begin(&mut claim, &tenant, place(number), 0, None).await.unwrap();
+            let sink = store.begin(&mut claim, &tenant, place(number), 0, ANY_SIZE).await.unwrap();
             writes.push((claim, sink));
         }
         let unsynced = || real.store.unsynced_of_all.load(Ordering::Relaxed);

@@ -18,8 +18,7 @@ use rustix::io::Errno;
 use crate::error::ChunkError;
 use crate::store::testing::faulty_disk::Call;
 use crate::store::testing::figures::{self, Context};
-use crate::store::testing::mistakes::Mistake;
-use crate::store::testing::world::{ALL, World, blob, chk, claims, pattern, place};
+use crate::store::testing::world::{ALL, Kind, World, blob, chk, claims, pattern, place};
 use crate::store::verify::Condition;
 use crate::store::writing::WriteStatus;
 
@@ -37,6 +36,9 @@ const ERRNOS: [Errno; 10] = [
 ];
 /// The errnos of the short form: one of each kind.
 const SHORT: [Errno; 3] = [Errno::NOSPC, Errno::IO, Errno::NOMEM];
+
+/// With every chunk but the large ones in the journal.
+const JOURNALED: Kind = Kind { journal_below: 128 * 1024, ..Kind::JOURNALED };
 
 /// What is done while a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,8 +89,8 @@ impl Operation {
     }
 
     /// A world in which it can begin.
-    async fn world(self, mistake: Option<Mistake>) -> World {
-        let (world, bytes) = (World::with(mistake), self.bytes());
+    async fn world(self, kind: Kind) -> World {
+        let (world, bytes) = (World::of(kind), self.bytes());
         match self {
             Self::Put | Self::PutLarge | Self::Space => {}
             Self::Resume => world.put_part(place(1), 0, &bytes[..30_000]).await.unwrap(),
@@ -162,17 +164,17 @@ async fn list(world: &World) -> Result<(), ChunkError> {
 
 /// What a call does to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Effect {
     Looks,
     Changes,
     Syncs,
 }
 
-fn kind(call: Call) -> Kind {
+fn effect(call: Call) -> Effect {
     match call {
-        Call::Open | Call::List | Call::Space | Call::Read | Call::Size | Call::DropCache => Kind::Looks,
-        Call::Create | Call::Unlink | Call::Rename | Call::Quarantine | Call::Write | Call::Reserve => Kind::Changes,
-        Call::Sync | Call::SyncFolder => Kind::Syncs,
+        Call::Open | Call::List | Call::Space | Call::Read | Call::Size | Call::DropCache => Effect::Looks,
+        Call::Create | Call::Unlink | Call::Rename | Call::Quarantine | Call::Write | Call::Reserve => Effect::Changes,
+        Call::Sync | Call::SyncFolder | Call::SyncAll => Effect::Syncs,
     }
 }
 
@@ -197,9 +199,9 @@ struct Cell {
 }
 
 impl Cell {
-    async fn check(self, mistake: Option<Mistake>) -> Option<Reason> {
+    async fn check(self, kind: Kind) -> Option<Reason> {
         let _context = Context(self);
-        let world = self.operation.world(mistake).await;
+        let world = self.operation.world(kind).await;
         if self.for_ever {
             world.faults.fail_from(self.call, self.nth, self.errno);
         } else {
@@ -208,7 +210,7 @@ impl Cell {
         let ran = self.operation.run(&world).await.map_err(|error| error.reason());
         let (mut promised, outcome) = (ran == Ok(true), ran.err());
         world.faults.heal();
-        self.check_outcome(outcome);
+        self.check_outcome(outcome, kind.journal_below > 0);
         let closed = world.store.latch().reason().is_some();
         assert_eq!(closed, self.closes(), "the latch; {outcome:?}");
         assert_eq!(world.get(place(2), b"another chunk", ALL).await.unwrap(), b"another chunk");
@@ -229,17 +231,17 @@ impl Cell {
     }
 
     fn closes(self) -> bool {
-        match kind(self.call) {
-            Kind::Looks => false,
-            Kind::Changes => passing(self.errno).is_none(),
-            Kind::Syncs => true,
+        match effect(self.call) {
+            Effect::Looks => false,
+            Effect::Changes => passing(self.errno).is_none(),
+            Effect::Syncs => true,
         }
     }
 
-    fn check_outcome(self, outcome: Option<Reason>) {
+    fn check_outcome(self, outcome: Option<Reason>, journaled: bool) {
         if matches!(self.operation, Operation::Read | Operation::Heal) {
             let bearable = matches!(outcome, None | Some(Reason::ChunkCorrupt | Reason::Overloaded));
-            assert!(bearable && (outcome.is_none() || kind(self.call) == Kind::Looks), "{outcome:?}");
+            assert!(bearable && (outcome.is_none() || effect(self.call) == Effect::Looks), "{outcome:?}");
             let passes = passing(self.errno) == Some(Reason::Overloaded);
             assert!(!passes || outcome != Some(Reason::ChunkCorrupt), "what passes by itself is no damage");
             return;
@@ -249,14 +251,18 @@ impl Cell {
             assert!(matches!(outcome, None | Some(Reason::Overloaded)), "{outcome:?}");
             return;
         }
-        match kind(self.call) {
-            Kind::Syncs => assert_eq!(outcome, Some(Reason::ReadOnly)),
-            Kind::Changes => assert_eq!(outcome, Some(passing(self.errno).unwrap_or(Reason::ReadOnly))),
-            Kind::Looks if self.call == Call::Open => {
+        match effect(self.call) {
+            Effect::Syncs => assert_eq!(outcome, Some(Reason::ReadOnly)),
+            // A journal that finds no room goes on in its other half.
+            Effect::Changes if outcome.is_none() => {
+                assert!(journaled && self.call == Call::Write && passing(self.errno) == Some(Reason::NodeOutOfSpace));
+            }
+            Effect::Changes => assert_eq!(outcome, Some(passing(self.errno).unwrap_or(Reason::ReadOnly))),
+            Effect::Looks if self.call == Call::Open => {
                 let expected = passing(self.errno).filter(|reason| *reason == Reason::Overloaded);
                 assert_eq!(outcome, Some(expected.unwrap_or(Reason::Internal)));
             }
-            Kind::Looks => {
+            Effect::Looks => {
                 assert!(matches!(outcome, None | Some(Reason::Internal | Reason::Overloaded)), "{outcome:?}")
             }
         }
@@ -279,16 +285,16 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Runs the suite with this mistake in the store; panics when the store breaks a promise.
-pub(crate) async fn run(long: bool, mistake: Option<Mistake>) -> Figures {
+/// Runs the suite with stores of this kind; panics when one breaks a promise.
+pub(crate) async fn run(long: bool, kind: Kind) -> Figures {
     let mut figures = Figures::default();
     for operation in Operation::ALL {
-        for (call, count) in calls(operation, mistake).await {
+        for (call, count) in calls(operation, kind).await {
             for errno in ERRNOS {
                 for (nth, for_ever) in (0..count).flat_map(|nth| [(nth, false), (nth, true)]) {
                     if long || (!for_ever && SHORT.contains(&errno)) {
                         let cell = Cell { operation, call, nth, errno, for_ever };
-                        figures.add(cell, cell.check(mistake).await);
+                        figures.add(cell, cell.check(kind).await);
                     }
                 }
             }
@@ -298,8 +304,8 @@ pub(crate) async fn run(long: bool, mistake: Option<Mistake>) -> Figures {
 }
 
 /// The calls that an operation makes.
-async fn calls(operation: Operation, mistake: Option<Mistake>) -> Vec<(Call, u64)> {
-    let world = operation.world(mistake).await;
+async fn calls(operation: Operation, kind: Kind) -> Vec<(Call, u64)> {
+    let world = operation.world(kind).await;
     let before = Call::ALL.map(|call| world.faults.made(call));
     operation.run(&world).await.unwrap();
     let made = Call::ALL.into_iter().zip(before).map(|(call, before)| (call, world.faults.made(call) - before));
@@ -316,7 +322,9 @@ impl Figures {
 
 #[tokio::test]
 async fn whatever_call_fails_the_answer_and_the_latch_are_what_they_should_be() {
-    let figures = run(figures::long(), None).await;
-    figures::print(&figures);
-    assert!(figures.cells > 100 && figures.outcomes.len() >= 4, "{figures}");
+    for kind in [Kind::default(), JOURNALED] {
+        let figures = run(figures::long(), kind).await;
+        figures::print(format_args!("{figures} ({kind:?})"));
+        assert!(figures.cells > 100 && figures.outcomes.len() >= 4, "{figures}");
+    }
 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use crate::error::ChunkError;
 use crate::store::testing::faulty_disk::Call;
 use crate::store::testing::mistakes::Mistake;
-use crate::store::testing::world::{ALL, World, pattern, place};
+use crate::store::testing::world::{ALL, Kind, World, pattern, place};
 
 /// Runs both with this mistake in the store; panics when the store breaks a promise.
 pub(crate) async fn run(mistake: Option<Mistake>) {
@@ -35,7 +35,7 @@ async fn a_failed_sync_fails_everybody(mistake: Option<Mistake>) {
         assert!(matches!(put, Err(ChunkError::ReadOnly(_))), "{put:?} after a failed sync");
     }
     assert_eq!(world.faults.made(Call::SyncFolder), 2, "a failed sync is not tried again");
-    assert_eq!(world.disk.names().len(), 2, "only the first one is there");
+    assert_eq!(world.disk.chunk_names().len(), 2, "only the first one is there");
 }
 
 async fn a_sync_does_not_serve_those_who_come_later(mistake: Option<Mistake>) {
@@ -55,7 +55,7 @@ async fn a_sync_does_not_serve_those_who_come_later(mistake: Option<Mistake>) {
     let (early, lost) = tokio::join!(world.put(place(1), &bytes), late);
     early.unwrap();
     world.oracle.seal(place(2), &bytes);
-    let after = World::on(lost, world.oracle.fork(), mistake);
+    let after = World::on(lost, world.oracle.fork(), Kind::default().with(mistake));
     assert_eq!(after.get(place(2), &bytes, ALL).await.unwrap(), bytes);
 }
 

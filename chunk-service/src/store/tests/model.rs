@@ -18,6 +18,7 @@ use proto::entropy::{Entropy as _, OsEntropy};
 use self::run::Run;
 use self::steps::{Step, any_steps};
 use crate::store::testing::figures;
+use crate::store::testing::world::Kind;
 
 /// Sequences of the short form.
 const SEQUENCES: u32 = 64;
@@ -49,8 +50,8 @@ fn sequences() -> u32 {
     asked.map_or(SEQUENCES, |count| count.parse().expect("MINI_TECTONIC_SEQUENCES is a number"))
 }
 
-async fn play(steps: Vec<Step>, figures: &Mutex<Figures>) {
-    let mut run = Run::new();
+async fn play(steps: Vec<Step>, kind: Kind, figures: &Mutex<Figures>) {
+    let mut run = Run::new(kind);
     for step in steps {
         run = run.step(step).await;
     }
@@ -64,8 +65,9 @@ fn explore(sequences: u32, seed: [u8; 32], figures: &Mutex<Figures>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = Config { cases: sequences, max_shrink_iters: 2_000, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
-    let outcome = runner.run(&any_steps(), |steps| {
-        runtime.block_on(play(steps, figures));
+    let kinds = proptest::sample::select(vec![Kind::default(), Kind::JOURNALED]);
+    let outcome = runner.run(&(any_steps(), kinds), |(steps, kind)| {
+        runtime.block_on(play(steps, kind, figures));
         Ok(())
     });
     assert!(outcome.is_ok(), "{}", outcome.unwrap_err());

@@ -12,7 +12,7 @@ use crate::error::ChunkError;
 use crate::store::testing::crash_disk::CrashDisk;
 use crate::store::testing::figures::{self, Context};
 use crate::store::testing::mistakes::Mistake;
-use crate::store::testing::world::{ALL, Oracle, World, blob, chk, pattern, place, sums};
+use crate::store::testing::world::{ALL, Kind, Oracle, World, blob, chk, pattern, place, sums};
 use crate::store::writing::WriteStatus;
 
 /// Sizes of the chunks: nothing, small ones, and such of several pieces.
@@ -65,7 +65,7 @@ impl Sound {
     fn world(&self, disk: &CrashDisk) -> World {
         let oracle = std::sync::Arc::<Oracle>::default();
         oracle.seal(self.place, &self.bytes);
-        World::on(disk.fork(), oracle, self.mistake)
+        World::on(disk.fork(), oracle, Kind::default().with(self.mistake))
     }
 
     /// Plants a damage and reads; the store must come to this.

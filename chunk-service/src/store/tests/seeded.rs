@@ -9,21 +9,28 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::{crash_states, fault_matrix, group_sync, rot_matrix, write_back};
 use crate::store::testing::figures;
 use crate::store::testing::mistakes::Mistake;
+use crate::store::testing::world::Kind;
 
 /// A suite, and its run with a mistake.
 type Suite = (&'static str, fn(Option<Mistake>));
 
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 7] = [
     ("group sync", |mistake| block_on(group_sync::run(mistake))),
     ("write-back", |mistake| block_on(write_back::run(mistake))),
     ("bit rot", |mistake| {
         block_on(rot_matrix::run(false, mistake));
     }),
     ("crash states", |mistake| {
-        crash_states::run(&crash_states::some_scripts(), mistake);
+        crash_states::run(&crash_states::some_scripts(), Kind::default().with(mistake));
+    }),
+    ("crash states, journal", |mistake| {
+        crash_states::run(&crash_states::some_scripts(), Kind::JOURNALED.with(mistake));
     }),
     ("I/O errors", |mistake| {
-        block_on(fault_matrix::run(false, mistake));
+        block_on(fault_matrix::run(false, Kind::default().with(mistake)));
+    }),
+    ("I/O errors, journal", |mistake| {
+        block_on(fault_matrix::run(false, Kind::JOURNALED.with(mistake)));
     }),
 ];
 

@@ -10,8 +10,7 @@ use proto::checksum::ChunkSums;
 use crate::error::ChunkError;
 use crate::store::Described;
 use crate::store::testing::crash_disk::CrashDisk;
-use crate::store::testing::mistakes::Mistake;
-use crate::store::testing::world::{ALL, Oracle, World, blob, chk, claims, pattern, place, sums};
+use crate::store::testing::world::{ALL, Kind, Oracle, World, blob, chk, claims, pattern, place, sums};
 use crate::store::writing::WriteStatus;
 
 /// The chunk that every script is about.
@@ -117,7 +116,7 @@ impl Known {
                 let tried = std::mem::take(&mut self.tried);
                 *self = Self { delete: Delete::Asked, tried, writes: self.writes, ..Self::NOTHING };
             }
-            Action::Read | Action::Status => {}
+            Action::Read | Action::Status | Action::Settle => {}
         }
     }
 
@@ -138,10 +137,12 @@ pub(super) enum Action {
     Delete,
     Read,
     Status,
+    /// What the journal holds becomes durable where it belongs.
+    Settle,
 }
 
 impl Action {
-    const EACH: [Self; 10] = [
+    const EACH: [Self; 11] = [
         Self::Put(Content::Empty),
         Self::Put(Content::One),
         Self::Put(Content::Two),
@@ -152,6 +153,7 @@ impl Action {
         Self::Delete,
         Self::Read,
         Self::Status,
+        Self::Settle,
     ];
 }
 
@@ -193,6 +195,12 @@ impl Script {
         scripts
     }
 
+    /// A small chunk comes and goes.
+    pub(crate) fn put_and_delete() -> Self {
+        let start = Scene { disk: CrashDisk::new(), known: Known::NOTHING };
+        Self { start, actions: vec![Action::Put(Content::One), Action::Delete], commits: true }
+    }
+
     /// What a client does when it comes back after a crash; also with a receipt in its hand it may write again first.
     pub(super) fn after(start: Scene) -> Self {
         let again = start.known.promised.or(start.known.tried.first().copied());
@@ -205,10 +213,10 @@ impl Script {
     }
 
     /// Runs it. Returns every instant of it, each on a disk of its own, with what was known then.
-    pub(super) async fn play(&self, mistake: Option<Mistake>) -> Vec<Scene> {
+    pub(super) async fn play(&self, kind: Kind) -> Vec<Scene> {
         let (disk, mut known) = (self.start.disk.fork(), self.start.known.clone());
         disk.note_instants();
-        let world = World::on(disk.clone(), known.oracle(), mistake);
+        let world = World::on(disk.clone(), known.oracle(), kind);
         let mut moments = vec![(0, known.clone())];
         for action in &self.actions {
             let before = disk.noted();
@@ -279,6 +287,7 @@ async fn act(world: &World, action: Action, known: &mut Known, commits: bool) {
             world.store.delete(PLACE.chunk).await.unwrap();
             *known = Known { delete: Delete::Done, writes: known.writes, ..Known::NOTHING };
         }
+        Action::Settle => world.settle_journal().await,
         Action::Read => {
             let content = known.promised.or(known.tried.first().copied()).unwrap_or(Content::One);
             match world.get(*PLACE, content.bytes(), ALL).await {

@@ -14,7 +14,7 @@ use crate::error::ChunkError;
 use crate::store::Described;
 use crate::store::reading::Range;
 use crate::store::testing::faulty_disk::Call;
-use crate::store::testing::world::{ALL, World, blob, chk, place};
+use crate::store::testing::world::{ALL, Kind, World, blob, chk, place};
 use crate::store::writing::WriteStatus;
 
 pub(super) struct Run {
@@ -30,10 +30,10 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(kind: Kind) -> Self {
         let known = (0..CHUNKS).map(|chunk| (chunk, Known::default())).collect();
         let figures = Figures::default();
-        Self { world: World::new(), known, full: false, down: false, fault: None, faulty: false, figures }
+        Self { world: World::of(kind), known, full: false, down: false, fault: None, faulty: false, figures }
     }
 
     pub(super) fn count(&self, all: &mut Figures) {
@@ -57,6 +57,7 @@ impl Run {
             Step::Damage { chunk, which, damage } => self.damage(chunk, which, &damage),
             Step::Exchange { chunk, exchange } => self.exchange(chunk, exchange).await,
             Step::Fault { call, nth, errno } => self.fault = Some((call, nth, errno)),
+            Step::Settle => self.settle().await,
             Step::Seal { chunk } => self.seal(chunk),
             Step::DiskFull(full) => {
                 self.full = full;
@@ -71,13 +72,17 @@ impl Run {
         self
     }
 
-    /// An operation of a client, with the fault that was planned for it.
-    async fn operate(&mut self, operation: Operation) {
+    fn plan_fault(&mut self) {
         if let Some((call, nth, errno)) = self.fault.take() {
             self.world.faults.fail(call, nth, errno);
             self.faulty = true;
             self.figures.faults += 1;
         }
+    }
+
+    /// An operation of a client, with the fault that was planned for it.
+    async fn operate(&mut self, operation: Operation) {
+        self.plan_fault();
         match operation {
             Operation::Put { chunk, content, frame } => {
                 let bytes = &content_of(chunk, content).bytes;
@@ -94,8 +99,19 @@ impl Run {
         self.faulty = false;
     }
 
+    /// What the journal holds becomes durable where it belongs, if the disk lets it.
+    async fn settle(&mut self) {
+        self.plan_fault();
+        self.world.settle_journal().await;
+        self.world.faults.heal();
+        self.faulty = false;
+    }
+
     async fn end(mut self, end: End) -> Self {
         self.world.faults.heal();
+        // A start may need room for what the journal holds.
+        self.world.disk.set_free(u64::MAX);
+        let full = self.full;
         match end {
             End::Stop => {
                 self.world = self.world.restart().await;
@@ -112,6 +128,7 @@ impl Run {
                 self.known.values_mut().for_each(|known| known.part = None);
             }
         }
+        self.world.disk.set_free(if full { 100 } else { u64::MAX });
         self
     }
 

@@ -83,6 +83,8 @@ pub(super) enum Step {
     },
     DiskFull(bool),
     MetadataDown(bool),
+    /// What the journal holds becomes durable where it belongs.
+    Settle,
 }
 
 pub(super) fn any_steps() -> impl Strategy<Value = Vec<Step>> {
@@ -101,6 +103,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         5 => any_trouble(),
         1 => any::<bool>().prop_map(Step::DiskFull),
         1 => any::<bool>().prop_map(Step::MetadataDown),
+        2 => Just(Step::Settle),
     ]
 }
 
