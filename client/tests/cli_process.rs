@@ -163,7 +163,7 @@ fn the_demo_takes_any_file_and_can_keep_its_folder() {
 }
 
 fn phases(told: &str) -> Vec<serde_json::Value> {
-    told.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    told.lines().map(|line| serde_json::from_str(line).expect("bench prints an object a line")).collect()
 }
 
 #[test]
@@ -179,6 +179,7 @@ fn the_benchmark_measures_and_cleans_up() {
         let latency = ["p50", "p90", "p99", "p999", "max"].map(|percentile| phase["latency_ms"][percentile].as_f64());
         assert!(latency.is_sorted() && latency[0] > Some(0.0), "{latency:?}");
         let peaks = phase["processes"].as_array().unwrap().iter().map(|process| process["peak_memory_bytes"].as_u64());
+        assert_eq!(phase["processes"][0]["name"], "client");
         assert!(peaks.clone().count() == 2 && peaks.flatten().all(|peak| peak > 100_000), "{phase}");
     }
     assert_eq!(user.line("list-blobs -t posts").ok(), "", "it deleted what it stored");

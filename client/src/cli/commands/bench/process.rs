@@ -24,10 +24,12 @@ impl Process {
         Self { name: name.to_owned(), pid: std::process::id() }
     }
 
-    /// A process that runs, named as the system names it. `None` when there is none of this number.
+    /// A process that runs, named as its program. `None` when there is none of this number.
     pub(super) fn of_pid(pid: u32) -> Option<Self> {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned();
-        Some(Self { name, pid })
+        // The name that the system keeps ends after 15 bytes.
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let program = line.split(|byte| *byte == 0).next()?.rsplit(|byte| *byte == b'/').next()?;
+        Some(Self { name: String::from_utf8_lossy(program).into_owned(), pid })
     }
 
     /// What it has taken so far. `None` when it has ended, or the system does not say.
@@ -85,6 +87,8 @@ mod tests {
     fn this_process_takes_memory_and_time() {
         let usage = Process::this("test").usage().unwrap();
         assert!(usage.peak_memory_bytes > 100_000);
-        assert!(Process::of_pid(std::process::id()).is_some() && Process::of_pid(u32::MAX).is_none());
+        let named = Process::of_pid(std::process::id()).unwrap();
+        assert!(named.name.starts_with("mini_tectonic_rs-"), "{}", named.name);
+        assert!(Process::of_pid(u32::MAX).is_none());
     }
 }
