@@ -47,7 +47,7 @@ class Garage:
             self.folder / "garage.log", "garage", "-c", self.configuration, "server", ready=self.answers
         )
         node = self.command("node", "id", "-q").split("@")[0]
-        self.command("layout", "assign", "-z", "here", "-c", "200G", node)
+        self.command("layout", "assign", "-z", "here", "-c", "200GB", node)
         self.command("layout", "apply", "--version", "1")
         key = self.command("key", "create", "peers")
         self.key_id = re.search(r"Key ID:\s+(\S+)", key)[1]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use proto::ids::TenantId;
+use proto::runtime::process;
 
 use super::mix::Mix;
 use super::process::Process;
@@ -93,6 +94,8 @@ pub(super) enum What {
 impl Bench {
     /// Runs the command.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        // A thousand clients have more connections than a shell grants descriptors.
+        process::prepare();
         if self.spawn {
             return self.run_on_stage(context).await;
         }

@@ -89,7 +89,9 @@ impl Stage {
         let token = zeroize::Zeroizing::new(token);
         let failed = |error: mini_tectonic_client::Error| Failure::local("cannot register a tenant", &error);
         let admin = Client::new(ClientConfig::new(&self.endpoint).with_token(token.as_str())).map_err(failed)?;
-        let registered = admin.register_tenant(&self.tenant, pb::Quota::default()).await.map_err(failed)?;
+        // As many uploads may be open as there can be operations at once.
+        let quota = pb::Quota { max_open_uploads: Some(u64::from(u16::MAX)), ..pb::Quota::default() };
+        let registered = admin.register_tenant(&self.tenant, quota).await.map_err(failed)?;
         let credential = Credential { token: registered.token.as_str().into(), cluster_id: String::new() };
         self.credentials().save(&self.endpoint, Holder::Tenant(&self.tenant), credential)
     }
