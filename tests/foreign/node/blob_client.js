@@ -145,8 +145,8 @@ class BlobClient {
     while ((await this.status(plan)).persisted_size_bytes === 0) await new Promise(setImmediate);
   }
 
-  // Reads a range of a blob, all of it with a limit of 0; every frame is compared with its CRC-32C. With `breakAt`, each
-  // block's stream is broken after so many bytes, and a new one begins where it ended.
+  // Reads a range of a blob, all of it with a limit of 0; every frame is compared with its CRC-32C. With `breakAt`,
+  // each block's stream is broken after so many bytes, and a new one begins where it ended.
   async get(blobId, offset = 0, limit = 0, breakAt = undefined) {
     const request = { blob_id: blobId, read_offset: offset, read_limit: limit };
     const layout = await call(this.metadata, "GetBlobLayout", request, this.token);

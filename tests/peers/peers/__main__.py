@@ -51,8 +51,8 @@ def parsed():
 def head(form):
     versions = [ours.version(), seaweed.version(), rclone.version(), *([garage.version()] if form.garage else [])]
     lines = [
-        f"`tests/peers/run {form.name}`: {machine.description()}. {'; '.join(versions)}. Services, clients and peers on the "
-        f"same machine, over loopback, in turn; medians of {form.times}. Ours durable and verified in every row.",
+        f"`tests/peers/run {form.name}`: {machine.description()}. {'; '.join(versions)}. Services, clients and peers "
+        f"on the same machine, over loopback, in turn; medians of {form.times}. Ours durable and verified in every row.",
     ]
     if form.name == "short":
         lines.append("The short form shows that everything works; its sizes are too small for its figures to say much.")

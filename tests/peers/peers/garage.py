@@ -69,7 +69,8 @@ class Garage:
 
     def remote(self):
         """As rclone calls it. The secret goes by the environment."""
-        return f":s3,provider=Other,endpoint='http://127.0.0.1:{self.s3}',region=garage,force_path_style=true,env_auth=true:"
+        door = f"endpoint='http://127.0.0.1:{self.s3}',region=garage,force_path_style=true"
+        return f":s3,provider=Other,{door},env_auth=true:"
 
     def environment(self):
         return {"AWS_ACCESS_KEY_ID": self.key_id, "AWS_SECRET_ACCESS_KEY": self.secret}

@@ -4,6 +4,7 @@ import os
 import pathlib
 import platform
 import statistics
+import sys
 import time
 
 PROBES = 30
@@ -39,7 +40,8 @@ class Disk:
         deadline = time.monotonic() + CALM_WITHIN_S
         while (now_s := self.sync_s()) > CALM_FACTOR * self.calm_s:
             if time.monotonic() > deadline:
-                print(f"the disk does not calm down: a sync takes {now_s * 1e3:.2f} ms, {self.calm_s * 1e3:.2f} at the start")
+                start = f"{self.calm_s * 1e3:.2f} ms at the start"
+                print(f"the disk does not calm down: a sync takes {now_s * 1e3:.2f} ms, {start}", file=sys.stderr)
                 return
             time.sleep(1)
 

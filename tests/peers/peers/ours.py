@@ -41,7 +41,8 @@ class Ours:
     def service(self, name, *flags):
         log = self.folder / f"{name}.log"
         log.unlink(missing_ok=True)
-        service = Service(log, name, *flags, environment={"RUST_LOG": "warn"}, ready=lambda: READY.search(log.read_text()))
+        told = {"RUST_LOG": "warn"}
+        service = Service(log, name, *flags, environment=told, ready=lambda: READY.search(log.read_text()))
         service.url = READY.search(service.text())[1]
         return service
 

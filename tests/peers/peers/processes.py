@@ -23,7 +23,7 @@ class Ended:
 
 
 def run(*command, stdin=None, environment=None, folder=None, within_s=3600):
-    """Runs a program to its end; fails unless it ends well. Times are its own: wall clock, and processor with its children."""
+    """Runs a program to its end; fails unless it ends well. Its times: wall clock, and processor with its children."""
     words = [str(word) for word in command]
     began = time.perf_counter()
     before = os.times()

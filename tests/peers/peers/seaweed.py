@@ -24,7 +24,8 @@ class SeaweedFs:
         ports = processes.free_ports(4)
         self.master, volume, self.filer, self.s3 = ports
         named = zip(("master", "volume", "filer", "s3"), ports)
-        flags = [f"-{name}.port{kind}={port + more}" for name, port in named for kind, more in (("", 0), (".grpc", 10_000))]
+        both = ((name, port, kind) for name, port in named for kind in ("", ".grpc"))
+        flags = [f"-{name}.port{kind}={port + (10_000 if kind else 0)}" for name, port, kind in both]
         self.service = Service(
             self.folder / "weed.log",
             "weed",

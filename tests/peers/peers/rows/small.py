@@ -28,29 +28,27 @@ def measure(stage):
         sides["batches"] = lambda: ours(stage, next(turns), batch=BATCH)
     found = in_turn(stage.disk, form.times, sides)
     put, get = (tuple(median(found[side], place) for side in ("seaweed", "ours")) for place in (0, 1))
-    seaweed_notes = ("benchmark's zeros", "no verification")
+    fio = statistics.median(found["fio"])
+
+    def row(work, theirs, ours, target=None, stretch=None, notes=()):
+        judged = {} if target is None else {"target": (">=", target), "stretch": stretch}
+        return compared(work, theirs, ours, rate, notes=notes, **judged)
+
+    zeros, unverified = "benchmark's zeros", ("benchmark's zeros", "no verification", "at random")
     rows = [
-        compared("PUT 4 KiB, durable, 16 at once: SeaweedFS `-fsync`", *put, rate, **(wanted(1.2, 2.0) | noted("benchmark's zeros"))),
-        compared("GET 4 KiB, 16 at once, each once: SeaweedFS", *get, rate, **(wanted(0.7, 1.0) | noted(*seaweed_notes, "at random"))),
-        compared("PUT 4 KiB, durable: NativeLink", NATIVELINK["PUT"], put[1], rate, **(wanted(2.0) | noted("nativelink", "no fsync"))),
-        compared("GET 4 KiB: NativeLink", NATIVELINK["GET"], get[1], rate, **(wanted(8.0) | noted("nativelink"))),
-        compared("PUT 4 KiB, 16 at once: `fio`, a file each, fsynced", statistics.median(found["fio"]), put[1], rate, **noted("fio")),
+        row("PUT 4 KiB, durable, 16 at once: SeaweedFS `-fsync`", *put, 1.2, 2.0, (zeros,)),
+        row("GET 4 KiB, 16 at once, each once: SeaweedFS", *get, 0.7, 1.0, unverified),
+        row("PUT 4 KiB, durable: NativeLink", NATIVELINK["PUT"], put[1], 2.0, notes=("nativelink", "no fsync")),
+        row("GET 4 KiB: NativeLink", NATIVELINK["GET"], get[1], 8.0, notes=("nativelink",)),
+        row("PUT 4 KiB, 16 at once: `fio`, a file each, fsynced", fio, put[1], notes=("fio",)),
     ]
     for place, (name, one_by_one) in enumerate((("PUT", put), ("GET", get))):
         work = f"{name} 4 KiB in batches of {BATCH}, 16 at once: SeaweedFS one by one"
         if batches:
-            rows.append(compared(work, one_by_one[0], median(found["batches"], place), rate, **wanted(2.0)))
+            rows.append(row(work, one_by_one[0], median(found["batches"], place), 2.0))
         else:
-            rows.append(Row(work, rate(one_by_one[0]), "no batch calls yet", **wanted(2.0)))
+            rows.append(Row(work, rate(one_by_one[0]), "no batch calls yet", target=(">=", 2.0)))
     return rows
-
-
-def wanted(target, stretch=None):
-    return {"target": (">=", target), "stretch": stretch}
-
-
-def noted(*notes):
-    return {"notes": notes}
 
 
 def median(found, place):
@@ -58,8 +56,8 @@ def median(found, place):
 
 
 def ours(stage, seed, **flags):
-    """Puts and gets a second. What was put stays: deletes would disturb the next turn."""
+    """Objects put and got a second. What was put stays: deletes would disturb the next turn."""
     phases = stage.ours.bench(
         "both", size=SIZE, concurrency=CONCURRENCY, count=stage.form.small_count, seed=seed, keep=True, **flags
     )
-    return [phases[phase]["operations_per_second"] for phase in ("put", "get")]
+    return [phases[phase]["bytes_per_second"] / SIZE for phase in ("put", "get")]
