@@ -3,12 +3,15 @@
 
 const crypto = require("node:crypto");
 const path = require("node:path");
+const timers = require("node:timers/promises");
 
 const grpc = require("@grpc/grpc-js");
 const loader = require("@grpc/proto-loader");
 const { crc32c } = require("@node-rs/crc32");
 const protobuf = require("protobufjs");
 
+// Between two questions how far a write has come; each one disturbs it a little.
+const POLL_MS = 50;
 const PROTO = path.resolve(__dirname, "../../../proto");
 const definition = loader.loadSync(
   ["metadata_service", "chunk_service"].map((name) => `minitectonic/v1/${name}.proto`),
@@ -20,9 +23,10 @@ const google = protobuf.loadSync(path.join(__dirname, "status.proto"));
 const Status = google.lookupType("google.rpc.Status");
 const ErrorInfo = google.lookupType("google.rpc.ErrorInfo");
 
-// The google.rpc.ErrorInfo of an error of the services: reason, domain and facts.
+// The google.rpc.ErrorInfo of an error of the services: reason, domain and facts. Other errors have none.
 function errorInfo(error) {
-  const [trailer] = error.metadata.get("grpc-status-details-bin");
+  const [trailer] = error.metadata?.get("grpc-status-details-bin") ?? [];
+  if (!trailer) return {};
   const detail = Status.decode(trailer).details.find(({ type_url }) => type_url.endsWith("/google.rpc.ErrorInfo"));
   return ErrorInfo.toObject(ErrorInfo.decode(detail.value));
 }
@@ -96,14 +100,20 @@ class BlobClient {
         return written;
       } catch (error) {
         // Frames of the broken stream may still have been on their way.
-        if (errorInfo(error).reason !== "WRITE_OFFSET_MISMATCH") throw error;
+        if (!["WRITE_OFFSET_MISMATCH", "CONCURRENT_WRITE"].includes(errorInfo(error).reason)) throw error;
       }
     }
   }
 
-  // How much of a chunk the node has.
-  status(plan) {
-    return call(this.node(plan.endpoint), "QueryWriteStatus", { chunk_id: plan.chunk_id }, plan.capability);
+  // How much of a chunk the node has. Beside a stream that begins or ends it may be told to ask again.
+  async status(plan) {
+    for (;;) {
+      try {
+        return await call(this.node(plan.endpoint), "QueryWriteStatus", { chunk_id: plan.chunk_id }, plan.capability);
+      } catch (error) {
+        if (errorInfo(error).reason !== "CONCURRENT_WRITE") throw error;
+      }
+    }
   }
 
   // Writes a chunk from an offset to its end; waits whenever the stream is full.
@@ -120,7 +130,7 @@ class BlobClient {
         stream.end();
       };
       // What ends the call early is told to its callback; writing goes nowhere then.
-      stream.on("error", reject);
+      stream.on("error", () => {});
       more();
     });
   }
@@ -137,12 +147,13 @@ class BlobClient {
       }
       this.untilWritten(plan).then(() => stream.cancel());
     });
-    const error = await broken;
-    if (error?.code !== grpc.status.CANCELLED) throw error ?? new Error("a broken stream was answered");
+    // Whatever ended it, it can be taken up.
+    if (!(await broken)) throw new Error("a broken stream was answered");
   }
 
   async untilWritten(plan) {
-    while ((await this.status(plan)).persisted_size_bytes === 0) await new Promise(setImmediate);
+    do await timers.setTimeout(POLL_MS);
+    while ((await this.status(plan)).persisted_size_bytes === 0);
   }
 
   // Reads a range of a blob, all of it with a limit of 0; every frame is compared with its CRC-32C. With `breakAt`,
