@@ -13,6 +13,9 @@
 //!
 //! [`start`] takes everything from outside and returns when the node is ready; [`Running`] is the handle to stop it.
 
+#[cfg(feature = "benching")]
+#[doc(hidden)]
+pub mod benching;
 mod blocking;
 pub mod config;
 pub mod error;

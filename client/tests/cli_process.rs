@@ -162,25 +162,81 @@ fn the_demo_takes_any_file_and_can_keep_its_folder() {
     user.line("demo missing").failed(1, &["missing"]);
 }
 
+fn phases(told: &str) -> Vec<serde_json::Value> {
+    told.lines().map(|line| serde_json::from_str(line).expect("bench prints an object a line")).collect()
+}
+
 #[test]
 fn the_benchmark_measures_and_cleans_up() {
     let (user, _serve) = user_with_services();
-    let measured = user.line("bench both -t posts --size 5000 --concurrency 4 --count 40 --json").ok();
-    let phases: Vec<serde_json::Value> = measured.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let pid = std::process::id();
+    let line = format!("bench both -t posts --size 5000 --concurrency 4 --count 40 --json --service-pid {pid}");
+    let phases = phases(&user.line(&line).ok());
     assert_eq!(phases.iter().map(|phase| &phase["operation"]).collect::<Vec<_>>(), ["put", "get"]);
     for phase in &phases {
         assert_eq!((&phase["operations"], &phase["errors"]), (&40.into(), &0.into()));
-        let latency = &phase["latency_ms"];
-        assert!(
-            latency["p50"].as_f64() <= latency["p99"].as_f64() && latency["p99"].as_f64() <= latency["max"].as_f64()
-        );
+        assert_eq!(phase["bytes"], 200_000);
+        let latency = ["p50", "p90", "p99", "p999", "max"].map(|percentile| phase["latency_ms"][percentile].as_f64());
+        assert!(latency.is_sorted() && latency[0] > Some(0.0), "{latency:?}");
+        let peaks = phase["processes"].as_array().unwrap().iter().map(|process| process["peak_memory_bytes"].as_u64());
+        assert_eq!(phase["processes"][0]["name"], "client");
+        assert!(peaks.clone().count() == 2 && peaks.flatten().all(|peak| peak > 100_000), "{phase}");
     }
     assert_eq!(user.line("list-blobs -t posts").ok(), "", "it deleted what it stored");
-    user.line("bench put -t posts --size 1 --concurrency 2 --count 3 --keep").ok();
-    assert!(user.line("list-blobs -t posts").ok().lines().count() >= 3);
+    user.line("bench put -t posts --service-pid 4294967295").failed(2, &["no process 4294967295"]);
+}
+
+#[test]
+fn the_benchmark_finds_what_an_earlier_run_has_left_and_no_other_seed_s() {
+    let (user, _serve) = user_with_services();
+    user.line("bench get -t posts --existing").failed(3, &["has left an object"]);
+    user.line("bench put -t posts --size 1KiB-9KiB --concurrency 3 --count 30 --keep --warm-up 0s").ok();
+    assert_eq!(user.line("list-blobs -t posts").ok().lines().count(), 30);
+    let read = phases(&user.line("bench get -t posts --existing --concurrency 4 --clients 2 --json").ok());
+    assert_eq!((&read[0]["operations"], &read[0]["clients"]), (&30.into(), &2.into()));
+    let listed = phases(&user.line("bench list -t posts --existing --concurrency 1 --json").ok());
+    assert_eq!(listed[0]["entries"], 30);
+    user.line("bench delete -t posts --existing --seed 2").failed(3, &["--seed 2"]);
+    user.line("bench delete -t posts --existing --count 10").ok();
+    assert_eq!(user.line("list-blobs -t posts").ok().lines().count(), 20);
+}
+
+#[test]
+fn the_benchmark_refuses_bytes_that_are_not_what_was_put() {
+    let (user, _serve) = user_with_services();
+    let other = user.file("other", &[7; 4096]);
+    user.run([
+        "put".as_ref(),
+        "-t".as_ref(),
+        "posts".as_ref(),
+        "-f".as_ref(),
+        other.as_os_str(),
+        "--name".as_ref(),
+        "bench-1-0".as_ref(),
+    ])
+    .ok();
+    let refused = user.line("bench get -t posts --existing --warm-up 0s");
+    refused.failed(7, &["1 operations failed", "is not what was put"]);
+}
+
+#[test]
+fn the_benchmark_s_own_services_are_measured_and_stopped() {
     let alone = User::of("http://127.0.0.1:1");
-    let text = alone.line("bench get --spawn --size 10KiB --concurrency 2 --duration 100ms").ok();
-    assert!(text.starts_with("get of 10.00 KiB, 2 at once: ") && text.contains("p99"), "{text}");
+    let mixed =
+        "bench mixed --spawn --size 10KiB:1,1:3 --concurrency 2 --count 60 --ratio put:1,get:1,stat:1,delete:1 --json";
+    let phases = phases(&alone.line(mixed).ok());
+    let parts: Vec<_> = phases.iter().map(|phase| phase["operation"].as_str().unwrap()).collect();
+    assert_eq!(parts, ["mixed", "put", "get", "stat", "delete"]);
+    let parts = phases[1..].iter().map(|phase| phase["operations"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(phases[0]["operations"], parts);
+    let folder = alone.path("disk");
+    std::fs::create_dir(&folder).unwrap();
+    let text = alone.line("bench get --spawn --folder disk --size 10KiB --concurrency 2 --duration 100ms").ok();
+    assert!(text.starts_with("get of 10.00 KiB, 2 at once: ") && text.contains("p99.9"), "{text}");
+    assert!(text.contains("client") && text.contains("s CPU"), "{text}");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "its folder is gone");
+    let text = alone.line("bench ping --spawn --concurrency 4 --clients 2 --count 100").ok();
+    assert!(text.starts_with("ping, 4 at once from 2 clients: 100 in "), "{text}");
 }
 
 #[test]

@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import json
+import random
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -15,6 +17,8 @@ METADATA_SERVICES = [
     "minitectonic.v1.ClusterService",
     "minitectonic.v1.MetadataService",
 ]
+# One block; what a person at a prompt would move is far less.
+SIZE = 50 * 1000 * 1000
 CHUNK_SERVICES = [*METADATA_SERVICES[:3], "minitectonic.v1.ChunkService"]
 
 
@@ -30,12 +34,18 @@ def grpcurl(address, *arguments, credential=None, data=None):
 def call(address, method, credential=None, data=None):
     done = grpcurl(address, f"minitectonic.v1.{method}", credential=credential, data=data or {})
     assert done.returncode == 0, done.stderr
-    decoder, messages, rest = json.JSONDecoder(), [], done.stdout.strip()
-    while rest:
-        message, end = decoder.raw_decode(rest)
-        messages.append(message)
-        rest = rest[end:].lstrip()
-    return messages
+    return parsed(done.stdout)
+
+
+def parsed(text):
+    """The messages that grpcurl printed, one after the other."""
+    decoder, found, at = json.JSONDecoder(), [], 0
+    text = text.strip()
+    while at < len(text):
+        message, at = decoder.raw_decode(text, at)
+        found.append(message)
+        at += len(text[at : at + 2]) - len(text[at : at + 2].lstrip())
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +116,46 @@ def test_a_small_blob_goes_in_and_comes_out(services, token):
         {"chunk_id": location["chunkId"]},
     )
     assert b"".join(base64.b64decode(message["data"]["content"]) for message in messages) == content
+
+
+def messages(chunk_id, content, frame_size):
+    """A WriteChunk stream as grpcurl reads it."""
+    for at in range(0, len(content), frame_size):
+        message = {
+            "write_offset": at,
+            "data": {"content": base64.b64encode(content[at : at + frame_size]).decode()},
+            "finish_write": at + frame_size >= len(content),
+        }
+        if at == 0:
+            message["spec"] = {"chunk_id": chunk_id, "size_bytes": len(content)}
+        yield json.dumps(message)
+
+
+def test_a_stream_of_many_frames_goes_in_and_comes_out(services, token, figures):
+    content = random.Random(7).randbytes(SIZE)
+    (start,) = call(services.metadata.address, "MetadataService/StartUpload", token, {"size_bytes": SIZE})
+    plan = start["blocks"][0]["chunks"][0]
+    stream = "\n".join(messages(plan["chunkId"], content, int(start["frameSizeBytes"])))
+    node, method = plan["endpoint"].removeprefix("http://"), "minitectonic.v1.ChunkService/WriteChunk"
+    command = ["grpcurl", "-plaintext", "-H", f"authorization: Bearer {plan['capability']}", "-d", "@", node, method]
+    began = time.perf_counter()
+    written = subprocess.run(command, input=stream, capture_output=True, text=True, timeout=120)
+    figures.throughput("grpcurl put (one chunk, JSON)", SIZE, time.perf_counter() - began)
+    assert written.returncode == 0, written.stderr
+    written = json.loads(written.stdout)
+    assert written["sha256"] == hashlib.sha256(content).hexdigest()
+    commit = {"blob_id": start["upload"]["blobId"], "size_bytes": SIZE, "sha256": written["sha256"]}
+    commit["receipts"] = [written["receipt"]]
+    call(services.metadata.address, "MetadataService/CommitUpload", token, commit)
+
+    (layout,) = call(services.metadata.address, "MetadataService/GetBlobLayout", token, {"blob_id": commit["blob_id"]})
+    location = layout["blocks"][0]["chunks"][0]
+    began = time.perf_counter()
+    request = {"chunk_id": location["chunkId"]}
+    read = grpcurl(node, "minitectonic.v1.ChunkService/ReadChunk", credential=location["capability"], data=request)
+    figures.throughput("grpcurl get (one chunk, JSON)", SIZE, time.perf_counter() - began)
+    frames = [base64.b64decode(message["data"]["content"]) for message in parsed(read.stdout)]
+    assert b"".join(frames) == content, read.stderr
 
 
 def test_an_error_shows_its_error_info(services, token):

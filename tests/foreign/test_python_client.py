@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import time
 
 import grpc
 import pytest
@@ -38,14 +39,19 @@ def content():
 
 
 @pytest.fixture(scope="module")
-def blob(client, content):
-    return client.put("random.bin", content)
+def blob(client, content, figures):
+    began = time.perf_counter()
+    stored = client.put("random.bin", content)
+    figures.throughput("Python put", SIZE, time.perf_counter() - began)
+    return stored
 
 
-def test_100_mb_go_in_and_come_out_equal(client, content, blob):
+def test_100_mb_go_in_and_come_out_equal(client, content, blob, figures):
     assert (blob.size_bytes, blob.block_count) == (SIZE, 2)
     assert blob.sha256 == hashlib.sha256(content).hexdigest()
+    began = time.perf_counter()
     read, lengths, frame_size = client.get(blob.blob_id)
+    figures.throughput("Python get", SIZE, time.perf_counter() - began)
     assert read == content
     for of_block in lengths:
         assert set(of_block[:-1]) == {frame_size}, "all frames but the last are equal"

@@ -1,4 +1,4 @@
-//! Both services in a temporary folder on free ports, with a credentials file of its own: for `demo` and `bench --spawn`.
+//! Both services in a temporary folder on free ports, with a credentials file of its own: for `demo`.
 //!
 //! Nothing outside the folder is touched, and the folder goes when the sandbox does.
 

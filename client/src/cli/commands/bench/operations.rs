@@ -1,79 +1,182 @@
-//! What is measured: one put, one get; and the delete that cleans up.
+//! What is measured: puts, gets, looks and deletes of objects, alone and mixed.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use mini_tectonic_client::{Blob, Client, DownloadOptions, Error, Sink, Source, UploadOptions};
+use mini_tectonic_client::{Client, DownloadOptions, Error, Sink, Source, UploadOptions};
 
-use super::content::Content;
-use super::phase::Operation;
+use super::chance::{Purpose, draw};
+use super::content::{Comparing, Content};
+use super::mix::Mix;
+use super::objects::{Object, Objects, name};
+use super::phase::{Done, Kind, Operation};
+use super::scratch::Scratch;
+use super::sizes::Sizes;
 
-/// Blobs that were stored so far.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Stored(Arc<Mutex<Vec<Blob>>>);
+/// What operations work with.
+#[derive(Debug)]
+pub(super) struct Bench {
+    /// Workers are spread over these.
+    pub(super) clients: Vec<Client>,
+    /// One for each worker.
+    pub(super) scratches: Vec<Scratch>,
+    pub(super) content: Content,
+    pub(super) sizes: Sizes,
+    pub(super) seed: u64,
+}
 
-impl Stored {
-    fn add(&self, blob: Blob) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(blob);
+impl Bench {
+    /// The client of a worker.
+    pub(super) fn client(&self, worker: usize) -> &Client {
+        self.clients.get(worker % self.clients.len().max(1)).expect("a benchmark has a client")
     }
 
-    /// All of them.
-    pub(super) fn all(&self) -> Vec<Blob> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Stores the object of this number.
+    pub(super) async fn put(&self, worker: usize, number: u64, stored: &Objects) -> Result<Option<Done>, Error> {
+        let scratch = self.scratches.get(worker).expect("every worker has a file");
+        let size_bytes = self.sizes.of(self.seed, number);
+        let prepared = scratch.become_object(&self.content, number, size_bytes);
+        prepared.map_err(|source| Error::Local { action: "write", path: scratch.path().to_path_buf(), source })?;
+        let options = UploadOptions { display_name: name(self.seed, number), ..UploadOptions::default() };
+        let began = Instant::now();
+        let blob = self.client(worker).upload(Source::File(scratch.path().to_path_buf()), options).await?;
+        let took = began.elapsed();
+        stored.add(Object { blob_id: blob.blob_id, number, size_bytes });
+        Ok(done(Kind::Put, size_bytes, took))
     }
-}
 
-/// Stores one object: each worker has a file of its own, and stamps it with a number that no other object has.
-pub(super) fn put(client: &Client, contents: Arc<[Content]>, first_number: u64, stored: &Stored) -> Operation {
-    let (client, stored) = (client.clone(), stored.clone());
-    Arc::new(move |worker, number| {
-        let (client, stored, contents) = (client.clone(), stored.clone(), Arc::clone(&contents));
-        Box::pin(async move {
-            let Some(content) = contents.get(worker) else { return Ok(()) };
-            content.stamp(first_number + number).map_err(|error| cannot_write(content.path(), error))?;
-            let options = UploadOptions { display_name: format!("bench-{number}"), ..UploadOptions::default() };
-            stored.add(client.upload(Source::File(content.path().to_path_buf()), options).await?);
-            Ok(())
-        })
-    })
-}
-
-fn cannot_write(path: &Path, source: std::io::Error) -> Error {
-    Error::Local { action: "write", path: path.to_path_buf(), source }
-}
-
-/// Reads one of these, over and over, and verifies it against what its put was told.
-pub(super) fn get(client: &Client, objects: Vec<Blob>) -> Operation {
-    over(client, objects, |client, blob| async move {
-        let sink = Sink::Writer(Box::new(std::io::sink()));
-        let got = client.download(blob.blob_id, DownloadOptions::default(), sink).await?;
-        if got.bytes == blob.size_bytes && got.blob.sha256 == blob.sha256 {
-            Ok(())
-        } else {
-            Err(Error::Damaged { blob_id: blob.blob_id, problem: "it is not what was put".to_owned() })
+    /// Reads an object and compares every byte with what it must hold.
+    pub(super) async fn get(&self, worker: usize, object: &Object) -> Result<Option<Done>, Error> {
+        let right = Arc::<AtomicU64>::default();
+        let reader = Comparing::new(&self.content, object.number, object.size_bytes, &right);
+        let sink = Sink::Writer(Box::new(reader));
+        let began = Instant::now();
+        let got = self.client(worker).download(object.blob_id, DownloadOptions::default(), sink).await;
+        let took = began.elapsed();
+        got.map_err(|error| named(error, object))?;
+        if right.load(Ordering::Relaxed) != object.size_bytes {
+            return Err(damaged(object, "it ends too early"));
         }
+        Ok(done(Kind::Get, object.size_bytes, took))
+    }
+
+    /// Asks what is known about an object.
+    pub(super) async fn stat(&self, worker: usize, object: &Object) -> Result<Option<Done>, Error> {
+        let began = Instant::now();
+        let blob = self.client(worker).get_blob(object.blob_id).await?;
+        let took = began.elapsed();
+        if blob.size_bytes != object.size_bytes {
+            return Err(damaged(object, "it has another size than what was put"));
+        }
+        Ok(done(Kind::Stat, 0, took))
+    }
+
+    /// Deletes an object.
+    pub(super) async fn delete(&self, worker: usize, object: &Object) -> Result<Option<Done>, Error> {
+        let began = Instant::now();
+        self.client(worker).delete_blob(object.blob_id).await?;
+        Ok(done(Kind::Delete, 0, began.elapsed()))
+    }
+
+    async fn one_of(&self, kind: Kind, worker: usize, number: u64, objects: &Objects) -> Result<Option<Done>, Error> {
+        let draw = draw(self.seed, number, Purpose::Object);
+        let object = match kind {
+            Kind::Get | Kind::Stat => objects.any(draw),
+            Kind::Delete => objects.take(draw),
+            Kind::Put | Kind::List | Kind::Ping => None,
+        };
+        match (kind, object) {
+            (Kind::Get, Some(object)) => self.get(worker, &object).await,
+            (Kind::Stat, Some(object)) => self.stat(worker, &object).await,
+            (Kind::Delete, Some(object)) => self.delete(worker, &object).await,
+            // Where there is nothing to read or to delete, something is put.
+            (_, _) => self.put(worker, number, objects).await,
+        }
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "operations end with it")]
+fn done(kind: Kind, bytes: u64, took: Duration) -> Option<Done> {
+    Some(Done { kind, bytes, entries: 0, took })
+}
+
+fn damaged(object: &Object, problem: &str) -> Error {
+    Error::Damaged { blob_id: object.blob_id, problem: problem.to_owned() }
+}
+
+/// What the comparison refused is the blob's fault, not the output's.
+fn named(error: Error, object: &Object) -> Error {
+    if let Error::Local { source, .. } = &error
+        && source.kind() == io::ErrorKind::InvalidData
+    {
+        return damaged(object, &source.to_string());
+    }
+    error
+}
+
+/// Stores objects whose numbers begin with `first`.
+pub(super) fn puts(bench: &Arc<Bench>, first: u64, stored: &Objects) -> Operation {
+    let (bench, stored) = (Arc::clone(bench), stored.clone());
+    Arc::new(move |worker, number| {
+        let (bench, stored) = (Arc::clone(&bench), stored.clone());
+        Box::pin(async move { bench.put(worker, first + number, &stored).await })
     })
 }
 
-/// Deletes these, one by one.
-pub(super) fn delete(client: &Client, objects: Vec<Blob>) -> Operation {
-    over(client, objects, |client, blob| async move { client.delete_blob(blob.blob_id).await })
+/// How often each object's turn comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turns {
+    Once,
+    Again,
 }
 
-fn over<F>(client: &Client, objects: Vec<Blob>, operation: fn(Client, Blob) -> F) -> Operation
-where
-    F: Future<Output = Result<(), Error>> + Send + 'static,
-{
-    let client = client.clone();
-    Arc::new(move |_worker, number| {
-        let count = u64::try_from(objects.len()).unwrap_or(u64::MAX).max(1);
-        let object = usize::try_from(number % count).ok().and_then(|index| objects.get(index)).cloned();
-        let client = client.clone();
+/// Reads these objects in their order.
+pub(super) fn gets(bench: &Arc<Bench>, objects: Vec<Arc<Object>>, turns: Turns) -> Operation {
+    let (bench, objects) = (Arc::clone(bench), Arc::<[_]>::from(objects));
+    Arc::new(move |worker, number| {
+        let bench = Arc::clone(&bench);
+        let object = in_turn(&objects, number, turns);
         Box::pin(async move {
             match object {
-                Some(object) => operation(client, object).await,
-                None => Ok(()),
+                Some(object) => bench.get(worker, &object).await,
+                None => Ok(None),
             }
         })
+    })
+}
+
+/// Deletes these objects in their order.
+pub(super) fn deletes(bench: &Arc<Bench>, objects: Vec<Arc<Object>>) -> Operation {
+    let (bench, objects) = (Arc::clone(bench), Arc::<[_]>::from(objects));
+    Arc::new(move |worker, number| {
+        let bench = Arc::clone(&bench);
+        let object = in_turn(&objects, number, Turns::Once);
+        Box::pin(async move {
+            match object {
+                Some(object) => bench.delete(worker, &object).await,
+                None => Ok(None),
+            }
+        })
+    })
+}
+
+fn in_turn(objects: &[Arc<Object>], number: u64, turns: Turns) -> Option<Arc<Object>> {
+    let count = u64::try_from(objects.len()).unwrap_or(u64::MAX);
+    let number = match turns {
+        Turns::Once => number,
+        Turns::Again => number.checked_rem(count)?,
+    };
+    objects.get(usize::try_from(number).ok()?).cloned()
+}
+
+/// A bit of everything, as the mix says, over objects that come and go.
+pub(super) fn mixed(bench: &Arc<Bench>, mix: &Mix, first: u64, objects: &Objects) -> Operation {
+    let (bench, mix, objects) = (Arc::clone(bench), mix.clone(), objects.clone());
+    Arc::new(move |worker, number| {
+        let (bench, objects) = (Arc::clone(&bench), objects.clone());
+        let kind = mix.kind(bench.seed, number);
+        Box::pin(async move { bench.one_of(kind, worker, first + number, &objects).await })
     })
 }

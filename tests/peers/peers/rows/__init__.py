@@ -1,0 +1,1 @@
+"""What is measured, by groups; each module has a function `measure(stage)` that returns rows."""
