@@ -135,8 +135,8 @@ impl ChunkJournal {
     /// [`ChunkError::OutOfSpace`], [`ChunkError::Overloaded`]: it is not in the journal. [`ChunkError::ReadOnly`]: that is
     /// not known.
     pub(crate) fn put_blocking(&self, chk: &Chk, content: &[u8]) -> Result<Laying, ChunkError> {
-        let (queue, answered, job) = self.job(chk.binding.chunk, Kind::Put, record::put(chk, content))?;
-        queue.blocking_send(job).map_err(|_ended| ChunkError::Draining)?;
+        let (answered, job) = Entry::job(chk.binding.chunk, Kind::Put, record::put(chk, content));
+        self.queue()?.blocking_send(job).map_err(|_ended| ChunkError::Draining)?;
         answered.blocking_recv().map_err(|_ended| ChunkError::Panicked)?
     }
 
@@ -149,8 +149,8 @@ impl ChunkJournal {
         if !self.would_restore(chunk) {
             return Ok(());
         }
-        let (queue, answered, job) = self.job(chunk, Kind::Forget, record::forget(chunk))?;
-        queue.send(job).await.map_err(|_ended| ChunkError::Draining)?;
+        let (answered, job) = Entry::job(chunk, Kind::Forget, record::forget(chunk));
+        self.queue()?.send(job).await.map_err(|_ended| ChunkError::Draining)?;
         answered.await.map_err(|_ended| ChunkError::Panicked)?.map(drop)
     }
 
@@ -162,8 +162,8 @@ impl ChunkJournal {
         if !self.would_restore(chunk) {
             return Ok(());
         }
-        let (queue, answered, job) = self.job(chunk, Kind::Forget, record::forget(chunk))?;
-        queue.blocking_send(job).map_err(|_ended| ChunkError::Draining)?;
+        let (answered, job) = Entry::job(chunk, Kind::Forget, record::forget(chunk));
+        self.queue()?.blocking_send(job).map_err(|_ended| ChunkError::Draining)?;
         answered.blocking_recv().map_err(|_ended| ChunkError::Panicked)?.map(drop)
     }
 
@@ -171,15 +171,8 @@ impl ChunkJournal {
         self.inner.as_ref().is_some_and(|(_queue, shared)| shared.would_restore(chunk))
     }
 
-    fn job(
-        &self,
-        chunk: ChunkId,
-        kind: Kind,
-        record: Vec<u8>,
-    ) -> Result<(&mpsc::Sender<Job>, oneshot::Receiver<Result<Laying, ChunkError>>, Job), ChunkError> {
-        let (queue, _shared) = self.inner.as_ref().ok_or(ChunkError::Draining)?;
-        let (answer, answered) = oneshot::channel();
-        Ok((queue, answered, Job::Append(Entry { chunk, kind, record, answer })))
+    fn queue(&self) -> Result<&mpsc::Sender<Job>, ChunkError> {
+        self.inner.as_ref().map(|(queue, _shared)| queue).ok_or(ChunkError::Draining)
     }
 
     /// Has the files of all chunks made durable that are in the journal by now, unless that is under way. Does not wait.

@@ -144,10 +144,11 @@ fn replay(
         number += 1;
         take(number, parse(record).ok_or(Unusable::Malformed)?).map_err(Unusable::from)
     });
-    taken.map_err(|error| match error {
-        OpenError::Record(Unusable::Chunk(error)) => error,
-        other => failed(other.into()),
-    })
+    taken.map_err(
+        |error| {
+            if let OpenError::Record(Unusable::Chunk(error)) = error { error } else { failed(error.into()) }
+        },
+    )
 }
 
 /// Makes the files hold what the record says. Returns whether they were written.

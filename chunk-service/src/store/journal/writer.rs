@@ -30,6 +30,17 @@ pub(super) struct Entry {
     pub(super) answer: oneshot::Sender<Result<Laying, ChunkError>>,
 }
 
+/// Where the outcome of a record comes.
+pub(super) type Answered = oneshot::Receiver<Result<Laying, ChunkError>>;
+
+impl Entry {
+    /// A record, as a job for the thread.
+    pub(super) fn job(chunk: ChunkId, kind: Kind, record: Vec<u8>) -> (Answered, Job) {
+        let (answer, answered) = oneshot::channel();
+        (answered, Job::Append(Self { chunk, kind, record, answer }))
+    }
+}
+
 impl AsRef<[u8]> for Entry {
     fn as_ref(&self) -> &[u8] {
         &self.record
@@ -220,11 +231,14 @@ enum Refusal {
 
 impl Refusal {
     fn of(error: ChunkError) -> Self {
-        match error {
-            ChunkError::OutOfSpace(_) => Self::OutOfSpace,
-            ChunkError::Overloaded(what) => Self::Overloaded(what),
-            ChunkError::ReadOnly(why) => Self::ReadOnly(why),
-            other => Self::Failed(proto::status::chain(&other)),
+        if let ChunkError::OutOfSpace(_) = error {
+            Self::OutOfSpace
+        } else if let ChunkError::Overloaded(what) = error {
+            Self::Overloaded(what)
+        } else if let ChunkError::ReadOnly(why) = error {
+            Self::ReadOnly(why)
+        } else {
+            Self::Failed(proto::status::chain(&error))
         }
     }
 
