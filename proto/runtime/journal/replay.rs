@@ -58,6 +58,7 @@ pub struct Opened<F> {
     /// Whole groups that are not released, in order.
     groups: Vec<Found>,
     damages: Vec<Damage>,
+    newest_has_records: bool,
 }
 
 impl<F: HalfFile> Opened<F> {
@@ -89,8 +90,8 @@ impl<F: HalfFile> Opened<F> {
         Ok(())
     }
 
-    /// Begins a new generation. To be called when everything that was replayed is durable where it belongs, and the
-    /// halves' names are durable.
+    /// Begins to append. To be called when everything that was replayed is durable where it belongs, and the halves' names
+    /// are durable. Writes nothing where nothing was to be replayed.
     ///
     /// # Errors
     /// [`AppendError`], when that cannot be noted.
@@ -99,12 +100,18 @@ impl<F: HalfFile> Opened<F> {
         let growth_bytes = BLOCK_BYTES + journal.shape.growth_bytes;
         for half in &mut journal.halves {
             half.grow(growth_bytes).map_err(AppendError::Write)?;
+            // A process that was killed may have left what was read here in the system's cache alone.
+            half.file.sync().map_err(AppendError::Sync)?;
         }
-        journal.release(journal.generation);
-        if journal.durably_released < journal.generation {
+        let stays = journal.generation > 0 && !self.newest_has_records;
+        let replayed = journal.generation - u64::from(stays);
+        journal.release(replayed);
+        if journal.durably_released < replayed {
             journal.append_before::<&[u8]>(journal.shape.half_bytes, &[])?;
         }
-        journal.rotate()?;
+        if !stays {
+            journal.rotate()?;
+        }
         Ok(journal)
     }
 }
@@ -165,6 +172,7 @@ pub fn open<F: HalfFile>(halves: [F; 2], shape: Shape, entropy: &dyn Entropy) ->
     let released = all().map(|found| found.head.released).max().unwrap_or(0);
     let groups = all().filter(|found| found.head.generation > released).collect();
     let damages = damages(&older, &newer, released);
+    let newest_has_records = newer.groups.iter().any(|found| found.head.records > 0);
     let [even_size, odd_size] = halves;
     let journal = Journal {
         shape: Shape { half_bytes: shape.half_bytes.max(HALF_BYTES_MIN).max(newer.end() + BLOCK_BYTES), ..shape },
@@ -180,7 +188,7 @@ pub fn open<F: HalfFile>(halves: [F; 2], shape: Shape, entropy: &dyn Entropy) ->
         buffer: Vec::new(),
         halves: [Half { size: even_size, file: even }, Half { size: odd_size, file: odd }],
     };
-    Ok(Opened { journal, groups, damages })
+    Ok(Opened { journal, groups, damages, newest_has_records })
 }
 
 fn io_of<T, E: std::error::Error>(action: &'static str, outcome: io::Result<T>) -> Result<T, OpenError<E>> {

@@ -162,6 +162,59 @@ fn a_start_without_records_begins_a_new_generation_and_replays_nothing_twice() {
     assert_eq!(started(&halves).generation(), 3);
 }
 
+/// A folder that a service was started with by mistake was changed by that start.
+#[test]
+fn a_start_with_nothing_to_replay_writes_nothing() {
+    let halves = Halves::default();
+    let mut journal = started(&halves);
+    for _start in 0..3 {
+        let generation = journal.generation();
+        journal.append(&[b"one".as_slice()]).unwrap();
+        assert!(journal.rotate().unwrap());
+        journal.release(generation);
+        journal.append::<&[u8]>(&[]).unwrap();
+        let before = halves.each_ref().map(|half| half.content().cached.clone());
+        let mut again = started(&halves);
+        assert!(halves.iter().zip(&before).all(|(half, before)| half.content().cached == *before));
+        again.append(&[b"two".as_slice()]).unwrap();
+        assert_eq!(replayed(&halves), (brief(&[b"two"]), vec![]));
+        journal = started(&halves);
+        assert_eq!(replayed(&halves), (vec![], vec![]));
+    }
+}
+
+/// What a killed process wrote can be read by the next one, and is lost in a power cut all the same: a release that only
+/// the cache knew was believed, so a record came back whose chunk had been deleted since.
+#[test]
+fn a_start_makes_durable_what_it_read() {
+    let halves = Halves::default();
+    let mut journal = started(&halves);
+    journal.append(&[b"one".as_slice()]).unwrap();
+    assert!(journal.rotate().unwrap());
+    journal.release(1);
+    halves[0].content().fail_sync = true;
+    assert!(journal.append::<&[u8]>(&[]).is_err());
+    halves[0].content().fail_sync = false;
+    assert_eq!(replayed(&halves), (vec![], vec![]), "it is in the cache");
+    let _again = started(&halves);
+    halves.iter().for_each(|half| half.crash(&mut |_| 0));
+    assert_eq!(replayed(&halves), (vec![], vec![]));
+}
+
+/// Nothing was appended after the start that replayed them, so they were replayed again after the next, whatever had
+/// happened to their chunks in between.
+#[test]
+fn a_start_says_what_it_replayed_even_if_the_newest_generation_is_empty() {
+    let halves = Halves::default();
+    let mut journal = started(&halves);
+    journal.append(&[b"one".as_slice()]).unwrap();
+    assert!(journal.rotate().unwrap());
+    journal.append::<&[u8]>(&[]).unwrap();
+    assert_eq!(replayed(&halves), (brief(&[b"one"]), vec![]));
+    let _again = started(&halves);
+    assert_eq!(replayed(&halves), (vec![], vec![]));
+}
+
 #[test]
 fn a_full_half_says_so_and_keeps_room_for_the_release() {
     let halves = Halves::default();

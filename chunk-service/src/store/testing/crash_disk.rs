@@ -168,8 +168,9 @@ impl CrashDisk {
     pub(crate) fn crashes_up_to(&self, most: usize) -> Option<usize> {
         let state = self.0.lock().unwrap();
         let writes = state.inodes.values().map(|content| content.pending.len()).sum::<usize>();
-        let choices = state.pending.iter().map(|_name| 2).chain((0..writes).map(|_write| FATES));
-        choices.fold(Some(1_usize), |all, ways| all?.checked_mul(ways)).filter(|all| *all <= most)
+        let mut choices = state.pending.iter().map(|_name| 2).chain((0..writes).map(|_write| FATES));
+        let all = choices.try_fold(1_usize, usize::checked_mul);
+        all.filter(|all| *all <= most)
     }
 
     /// The disk that has lost all that was not synced.
