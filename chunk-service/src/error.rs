@@ -142,10 +142,10 @@ pub enum ChunkError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A crash kept chunks from their files, and only a start of the service brings them there.
+    /// A crash kept chunks from their files; a start of the service brings them there, or a repair of the folder.
     #[error(
-        "the journal holds {chunks} chunks that a crash kept from their files; start the chunk service once, stop it, and \
-         check again"
+        "the journal holds {chunks} chunks that a crash kept from their files; repair the folder, or start the chunk service \
+         once and stop it"
     )]
     NotSettled {
         /// How many.

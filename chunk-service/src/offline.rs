@@ -1,7 +1,8 @@
 //! A chunk folder without a service: for checks of a folder that nobody uses.
 //!
 //! The folder is locked as a service locks it, so neither can come while the other is there. Nothing is joined, nobody
-//! listens, no worker runs; the only file that is ever written is a checksum file, and only on request.
+//! listens, no worker runs. Nothing is written but on request: a checksum file, and what the journal holds and a crash kept
+//! from its files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use crate::config::Tuning;
 use crate::error::ChunkError;
 use crate::identity::NodeFile;
 use crate::store::disk::FolderDisk;
+use crate::store::journal::{self, Use};
 use crate::store::listing::Listing;
 pub use crate::store::verify::{Condition, Finding};
-use crate::store::{ChunkStore, Describe, Described, Ground, journal};
+use crate::store::{ChunkStore, Describe, Described, Ground};
 
 /// A chunk folder, opened.
 #[derive(Debug)]
@@ -64,11 +66,13 @@ impl std::fmt::Debug for Pages {
 }
 
 impl ChunkFolder {
-    /// Opens the folder of a node that has joined its cluster.
+    /// Opens the folder of a node that has joined its cluster; with `repair` what its journal holds is brought to its files
+    /// as a start of the service does it.
     ///
     /// # Errors
-    /// [`ChunkError`]: not there, in use, damaged, of a newer version, or of a node that never joined.
-    pub fn open(path: &Path) -> Result<Self, ChunkError> {
+    /// [`ChunkError`]: not there, in use, damaged, of a newer version, of a node that never joined, or, without `repair`,
+    /// one whose journal holds what its files do not.
+    pub fn open(path: &Path, repair: bool) -> Result<Self, ChunkError> {
         let problem = "it is not there: no chunk service has ever finished its first start with this folder";
         let foreign = ChunkError::NodeKey { path: path.join("node.key"), problem };
         // Nothing is written to a folder before it is known to be a node's; that includes its lock.
@@ -77,11 +81,15 @@ impl ChunkFolder {
         let disk = FolderDisk::open_folder(path).map_err(ChunkError::io("open the data folder"))?;
         let (tuning, tasks) = (Tuning::default(), TaskGroup::new());
         let blocking = Blocking::new(tuning.rules(), tasks.broken_signal());
-        let held = journal::unsettled(&disk, &OsEntropy)?;
-        if held > 0 {
-            return Err(ChunkError::NotSettled { chunks: held });
-        }
-        let ground = Ground::without_journal(Arc::new(disk));
+        let ground = if repair {
+            Ground::open(Arc::new(disk), Use::NONE, &OsEntropy)?
+        } else {
+            let held = journal::unsettled(&disk, &OsEntropy)?;
+            if held > 0 {
+                return Err(ChunkError::NotSettled { chunks: held });
+            }
+            Ground::without_journal(Arc::new(disk))
+        };
         let store = ChunkStore::new(ground, Arc::new(Nobody), blocking, &tuning, &tasks);
         Ok(Self { node, store, _lock: lock })
     }

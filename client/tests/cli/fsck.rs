@@ -176,7 +176,7 @@ fn a_repair_that_is_killed_half_way_is_finished_by_the_next() {
     let (user, serve) = user_with_services();
     (0..BLOBS).for_each(|n| drop(user.put("posts", &user.file(&format!("in-{n}"), &bytes(KIB)))));
     let checksum_files = serve.chunk_files("chk");
-    drop(serve);
+    serve.stop();
     let storage = user.path("storage");
     let sound = rows_with(&storage, |_rows| Batch::default());
     let damage = |rows: &[Row]| {
@@ -231,4 +231,24 @@ fn chunks_of_the_time_that_a_restored_backup_lost_are_listed_and_end_with_1_unti
     listed(user.line("fsck"));
     user.line("fsck --after-restore keep").ok();
     listed(user.line("fsck --repair"));
+}
+
+/// Small chunks are acknowledged from the journal, so behind a kill their files need not hold anything yet. A check that
+/// changes nothing cannot know; a repair can.
+#[test]
+fn behind_a_kill_a_check_asks_for_a_repair_and_the_repair_restores_what_the_journal_holds() {
+    let (user, serve) = user_with_services();
+    let content = bytes(KIB);
+    let blob = user.put("posts", &user.file("small", &content));
+    let files = [serve.chunk_files("blob"), serve.chunk_files("chk")].concat();
+    drop(serve);
+    files.iter().for_each(|file| write(file, b""));
+    offline(&user, "").failed(1, &["journal holds 1 chunk", "--repair"]);
+    assert!(offline(&user, "--repair").ok().contains("findings    0"));
+    assert!(offline(&user, "").ok().contains("findings    0"));
+    let serve = Serve::start(&user, &user.path("storage"));
+    let user = User { endpoint: serve.metadata.clone(), ..user };
+    let got = user.line(&format!("get -t posts -b {blob}"));
+    got.ok();
+    assert_eq!(got.stdout, content);
 }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use proto::entropy::Entropy;
 use proto::ids::ChunkId;
 use proto::limits::PIECE_BYTES;
-use proto::runtime::journal::{HalfFile, Shape};
+use proto::runtime::journal::{GROWTH_BYTES, HALF_BYTES_MIN, HalfFile, Shape};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::restore::unsettled;
@@ -59,6 +59,12 @@ pub(crate) struct Use {
     pub(crate) below: u64,
     /// Its halves.
     pub(crate) shape: Shape,
+}
+
+impl Use {
+    /// Nothing goes through the journal; what it holds is replayed.
+    pub(crate) const NONE: Self =
+        Self { below: 0, shape: Shape { half_bytes: HALF_BYTES_MIN, growth_bytes: GROWTH_BYTES } };
 }
 
 /// One of the halves, as the journal wants it.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use chunk_service::ChunkError;
 use chunk_service::offline::{ChunkFolder, Finding as Found};
 use futures_util::{StreamExt as _, stream};
 use metadata_service::check::{Check, Options};
@@ -28,7 +29,7 @@ pub(super) async fn check(context: &Context, storage: &Path, options: pb::CheckC
     let tuning = metadata_service::Tuning::default();
     let opened = Offline::open(storage, tuning, &metadata_service::Deps::default()).await;
     let metadata = opened.map_err(|error| refused("the metadata cannot be checked", &error))?;
-    let outcome = match ChunkFolder::open(&storage.join("chunks")) {
+    let outcome = match ChunkFolder::open(&storage.join("chunks"), options.repair) {
         Ok(folder) => run(context, &metadata, LocalNode(Arc::new(folder)), options).await,
         Err(error) => Err(refused("the chunks cannot be checked", &error)),
     };
@@ -46,6 +47,10 @@ fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
             "the file system is mounted read-only, and a check has to lock the folder and to let the engine recover; copy \
              the folder to another disk and check the copy, or mount it writable",
         );
+    }
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    if causes.any(|cause| matches!(cause.downcast_ref(), Some(ChunkError::NotSettled { .. }))) {
+        return Failure::local(what, error).hint("fsck --storage with --repair brings them there before it checks");
     }
     Failure::local(what, error).hint(
         "fsck --storage needs a storage folder with metadata/ and chunks/ that no service is using; to check running \
@@ -89,7 +94,7 @@ impl LocalNode {
     }
 }
 
-fn failed(error: chunk_service::ChunkError) -> NodeError {
+fn failed(error: ChunkError) -> NodeError {
     NodeError::Unavailable(proto::status::chain(&error))
 }
 
