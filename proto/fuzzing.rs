@@ -9,6 +9,7 @@
 //! them anew.
 
 mod corpus;
+mod journal;
 mod signed;
 mod text;
 
@@ -28,6 +29,7 @@ pub struct Target {
 /// The targets of this crate.
 pub const TARGETS: &[Target] = &[
     Target { name: "capability", run: signed::capability, seeds: signed::capability_seeds },
+    Target { name: "journal", run: journal::run, seeds: journal::seeds },
     Target { name: "receipt", run: signed::receipt, seeds: signed::receipt_seeds },
     Target { name: "token", run: text::token, seeds: text::token_seeds },
 ];

@@ -12,6 +12,7 @@ use proto::fuzzing::Target;
 pub const TARGETS: &[Target] = &[
     Target { name: "chk", run: files::chk, seeds: files::chk_seeds },
     Target { name: "frame_stream", run: streams::run, seeds: streams::seeds },
+    Target { name: "journal_record", run: files::journal_record, seeds: files::journal_record_seeds },
     Target { name: "node_key", run: files::node_key, seeds: files::node_key_seeds },
     Target { name: "write_request", run: messages::run, seeds: messages::seeds },
 ];

@@ -127,6 +127,14 @@ impl NodeFile {
         Ok(identity_of(node, membership).write(folder)?)
     }
 
+    /// Makes a folder whose first start is done one of the latest version.
+    ///
+    /// # Errors
+    /// When IDENTITY cannot be read or written.
+    pub(crate) fn upgrade(folder: &Path) -> Result<(), ChunkError> {
+        Ok(Identity::read(folder, ROLE)?.map_or(Ok(()), |identity| identity.upgrade(folder))?)
+    }
+
     /// Whether the folder's first start is done.
     ///
     /// # Errors
@@ -227,7 +235,7 @@ fn parse_key(text: &str) -> Option<NodeKey> {
 }
 
 fn identity_of(node: NodeId, membership: &Membership) -> Identity {
-    Identity { role: ROLE, cluster: membership.cluster.to_string(), node: Some(node.to_string()) }
+    Identity::new(ROLE, membership.cluster.to_string(), Some(node.to_string()))
 }
 
 #[cfg(test)]

@@ -159,6 +159,9 @@ async fn open(config: &Config, deps: &Deps, blocking: &Blocking) -> Result<Opene
         let file = join::open(&path, &disk, now_ms, entropy.as_ref())?;
         // Only now: a folder that is not ours stays as it is.
         folder::create(&path.join(QUARANTINE))?;
+        if journal.below > 0 {
+            NodeFile::upgrade(&path)?;
+        }
         let ground = Ground::open(Arc::new(disk), journal, entropy.as_ref())?;
         Ok(Opened { lock, ground, file })
     };

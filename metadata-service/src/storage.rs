@@ -172,7 +172,7 @@ async fn check(paths: &Paths, engine: &dyn Engine, identity: &Identity) -> Resul
             "has an IDENTITY but no metadata; restore the folder from a backup, or move it away to begin anew";
         return inconsistent(&paths.metadata, problem);
     };
-    let own = Identity { role: ROLE, cluster: row.cluster.to_string(), node: None };
+    let own = Identity::new(ROLE, row.cluster.to_string(), None);
     identity.expect(&paths.metadata, &own)?;
     let Some(secret) = cluster_key::read(&paths.key)? else {
         return inconsistent(&paths.key, "is missing; restore it from a backup");
@@ -217,7 +217,7 @@ async fn initialise(paths: &Paths, engine: &dyn Engine, opening: Opening<'_>) ->
     let cluster = with_key(paths, &row, secret)?;
     write_rows(paths, engine, opening, &row).await?;
     failpoint!("start.rows_committed");
-    Identity { role: ROLE, cluster: row.cluster.to_string(), node: None }.write(&paths.metadata)?;
+    Identity::new(ROLE, row.cluster.to_string(), None).write(&paths.metadata)?;
     failpoint!("start.identity_written");
     tracing::info!(folder = %paths.metadata.display(), cluster = %row.cluster, "initialised an empty folder");
     Ok(cluster)

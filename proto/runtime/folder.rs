@@ -187,8 +187,11 @@ pub fn lock(folder: &Path) -> Result<FolderLock, FolderError> {
     }
 }
 
-/// Format version of the folders that this program writes.
-pub const FORMAT_VERSION: u32 = 1;
+/// Latest format version that this program knows of a role's folders. Chunk folders of version 2 may have a journal, without
+/// which their files are not all there is.
+fn latest_version(role: &str) -> u32 {
+    if role == "chunks" { 2 } else { 1 }
+}
 
 /// Whose a data folder is: the content of its file `IDENTITY`.
 ///
@@ -206,13 +209,19 @@ pub struct Identity {
     pub cluster: String,
     /// The node's id, as text; chunk folders only.
     pub node: Option<String>,
+    version: u32,
 }
 
 impl Identity {
     const FILE: &'static str = "IDENTITY";
 
+    /// An identity of the latest version.
+    pub fn new(role: &'static str, cluster: String, node: Option<String>) -> Self {
+        Self { role, cluster, node, version: latest_version(role) }
+    }
+
     fn to_text(&self) -> String {
-        let mut text = format!("mini-tectonic {} v{FORMAT_VERSION}\ncluster={}\n", self.role, self.cluster);
+        let mut text = format!("mini-tectonic {} v{}\ncluster={}\n", self.role, self.version, self.cluster);
         if let Some(node) = &self.node {
             text.push_str(&format!("node={node}\n"));
         }
@@ -232,10 +241,11 @@ impl Identity {
         let (found_role, version) =
             first.and_then(|line| line.split_once(" v")).ok_or_else(|| damaged("its first line is not known"))?;
         let found: u32 = version.parse().map_err(|_not_a_number| damaged("its version is not a number"))?;
-        if found > FORMAT_VERSION {
-            return Err(FolderError::IdentityTooNew { path: path.to_path_buf(), found, known: FORMAT_VERSION });
-        }
         check_same(path, "role", found_role, role)?;
+        let known = latest_version(role);
+        if found > known {
+            return Err(FolderError::IdentityTooNew { path: path.to_path_buf(), found, known });
+        }
         let cluster = lines.next().and_then(|line| line.strip_prefix("cluster="));
         let cluster = cluster.ok_or_else(|| damaged("it names no cluster"))?.to_owned();
         let node = match lines.next().map(|line| line.strip_prefix("node=")) {
@@ -243,7 +253,7 @@ impl Identity {
             Some(None) => return Err(damaged("it has an unknown line")),
             None => None,
         };
-        Ok(Self { role, cluster, node })
+        Ok(Self { role, cluster, node, version: found })
     }
 
     /// Reads the folder's IDENTITY; `None` when there is none.
@@ -264,6 +274,15 @@ impl Identity {
     /// [`FolderError::Io`].
     pub fn write(&self, folder: &Path) -> Result<(), FolderError> {
         publish(&folder.join(Self::FILE), self.to_text().as_bytes())
+    }
+
+    /// Makes a folder of an earlier version one of the latest, durably, so that programs that do not know that refuse it.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn upgrade(self, folder: &Path) -> Result<(), FolderError> {
+        let version = latest_version(self.role);
+        if self.version == version { Ok(()) } else { Self { version, ..self }.write(folder) }
     }
 
     /// Refuses an identity that is not the expected one.
@@ -293,7 +312,7 @@ mod tests {
     use super::*;
 
     fn example() -> Identity {
-        Identity { role: "chunks", cluster: "c".to_owned(), node: Some("n".to_owned()) }
+        Identity::new("chunks", "c".to_owned(), Some("n".to_owned()))
     }
 
     #[test]
@@ -339,6 +358,16 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_an_earlier_version_is_read_and_made_one_of_the_latest() {
+        let temporary = tempfile::tempdir().unwrap();
+        Identity { version: 1, ..example() }.write(temporary.path()).unwrap();
+        let read = || Identity::read(temporary.path(), "chunks").unwrap().unwrap();
+        assert_eq!(read(), Identity { version: 1, ..example() });
+        read().upgrade(temporary.path()).unwrap();
+        assert_eq!(read(), example());
+    }
+
+    #[test]
     fn every_damaged_identity_is_refused_and_a_newer_one_is_named() {
         let path = Path::new("IDENTITY");
         let text = example().to_text();
@@ -349,9 +378,9 @@ mod tests {
             assert!(Identity::parse(&changed, "chunks", path).is_err(), "changed at {at}");
             assert!(Identity::parse(&text[..at], "chunks", path).is_err(), "cut at {at}");
         }
-        let newer = "mini-tectonic chunks v2\ncluster=c\n";
+        let newer = "mini-tectonic chunks v3\ncluster=c\n";
         let newer = format!("{newer}end crc32c={:08x}\n", crc32c(newer.as_bytes()));
         let refused = Identity::parse(&newer, "chunks", path);
-        assert!(matches!(refused, Err(FolderError::IdentityTooNew { found: 2, known: 1, .. })));
+        assert!(matches!(refused, Err(FolderError::IdentityTooNew { found: 3, known: 2, .. })));
     }
 }

@@ -51,15 +51,20 @@ async fn a_folder_of_the_first_version_opens_and_every_byte_of_it_is_read() {
     assert_eq!((usage.reserved_blobs, usage.reserved_bytes), (1, 262_144), "the open upload is still open");
     assert_eq!((usage.retained_blobs, usage.retained_bytes), (1, 17), "the deleted blob is still retained");
     let added = put(&client, "added", b"by today's version").await;
+    let identity = std::fs::read_to_string(cluster.storage().join("chunks/IDENTITY")).unwrap();
+    assert!(
+        identity.starts_with("mini-tectonic chunks v2\n"),
+        "the first version's program would not know of the journal"
+    );
     cluster.restart_metadata().await;
     assert_eq!(get(&client, added.blob_id).await, b"by today's version");
     cluster.check().await;
 }
 
-/// Makes the folder's IDENTITY that of the next version, as a later program would have written it.
-fn bump_identity(folder: &Path) {
+/// Makes the folder's IDENTITY that of a later version, as a later program would have written it.
+fn bump_identity(folder: &Path, version: u32) {
     let path = folder.join("IDENTITY");
-    let text = std::fs::read_to_string(&path).unwrap().replacen(" v1\n", " v2\n", 1);
+    let text = std::fs::read_to_string(&path).unwrap().replacen(" v1\n", &format!(" v{version}\n"), 1);
     let covered = text.split_once("end crc32c=").unwrap().0;
     std::fs::write(&path, format!("{covered}end crc32c={:08x}\n", crc32c(covered.as_bytes()))).unwrap();
 }
@@ -84,10 +89,11 @@ async fn chunk_refusal(storage: &Path) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_a_later_version_is_refused_with_its_name_its_version_and_the_one_known_here() {
-    let says = |refusal: &str, file: &str| {
-        let named = refusal.contains(file) && refusal.contains("format version 2") && refusal.contains("up to 1");
-        assert!(named, "{refusal}");
+    let says_version = |refusal: &str, file: &str, found: u32| {
+        let versions = [format!("format version {found}"), format!("up to {}", found - 1)];
+        assert!(refusal.contains(file) && versions.iter().all(|version| refusal.contains(version)), "{refusal}");
     };
+    let says = |refusal: &str, file: &str| says_version(refusal, file, 2);
     let folder = first_version();
     let (storage, metadata, chunks) =
         (folder.path().join("storage"), folder.path().join("storage/metadata"), folder.path().join("storage/chunks"));
@@ -99,10 +105,10 @@ async fn a_file_of_a_later_version_is_refused_with_its_name_its_version_and_the_
     std::fs::write(metadata.join("IDENTITY"), identity).unwrap();
     std::fs::write(metadata.join("cluster.key"), "mini-tectonic cluster key v2\n").unwrap();
     says(&metadata_refusal(&storage).await, "metadata/cluster.key");
-    bump_identity(&metadata);
+    bump_identity(&metadata, 2);
     says(&metadata_refusal(&storage).await, "metadata/IDENTITY");
     bump_first_line(&chunks.join("node.key"));
     says(&chunk_refusal(&storage).await, "chunks/node.key");
-    bump_identity(&chunks);
-    says(&chunk_refusal(&storage).await, "chunks/IDENTITY");
+    bump_identity(&chunks, 3);
+    says_version(&chunk_refusal(&storage).await, "chunks/IDENTITY", 3);
 }

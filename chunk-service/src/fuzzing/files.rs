@@ -13,6 +13,7 @@ use proto::token::{Token, TokenKind};
 
 use crate::identity::{Membership, NodeFile};
 use crate::store::chk::Chk;
+use crate::store::journal::record;
 
 fn whole(input: &[u8], last_line: &str) -> Vec<u8> {
     let mut choices = Choices::new(input);
@@ -40,25 +41,48 @@ pub(super) fn chk(input: &[u8]) {
     }
 }
 
-/// Files of chunks of no byte, one piece, and several.
-pub(super) fn chk_seeds() -> Vec<Vec<u8>> {
-    let entropy = SeededEntropy::new(1);
-    let binding = ChunkBinding {
-        chunk: ChunkId::generate(1, &entropy),
-        block: BlockId::generate(1, &entropy),
-        blob: BlobId::generate(1, &entropy),
+fn binding(entropy: &SeededEntropy) -> ChunkBinding {
+    ChunkBinding {
+        chunk: ChunkId::generate(1, entropy),
+        block: BlockId::generate(1, entropy),
+        blob: BlobId::generate(1, entropy),
         shard_index: 1,
         shard_count: 3,
         generation: 4,
         epoch: 5,
         sequence: 6,
-    };
+    }
+}
+
+/// Files of chunks of no byte, one piece, and several.
+pub(super) fn chk_seeds() -> Vec<Vec<u8>> {
+    let entropy = SeededEntropy::new(1);
+    let binding = binding(&entropy);
     let chk_of = |size: usize| {
         let mut hasher = ChunkHasher::default();
         hasher.update(&vec![7; size]);
         Chk { binding, sums: hasher.finish() }
     };
     [0, 11, 200_000].into_iter().flat_map(|size| seeds_of(&chk_of(size).print())).collect()
+}
+
+/// Fuzzes [`record::parse`].
+pub(super) fn journal_record(input: &[u8]) {
+    let Some(parsed) = record::parse(input) else { return };
+    let made = match parsed {
+        record::Record::Put(chk, content) => record::put(&chk, content),
+        record::Record::Forget(chunk) => record::forget(chunk),
+    };
+    assert_eq!(made, input);
+}
+
+/// A put of a few bytes, and a record that forgets.
+pub(super) fn journal_record_seeds() -> Vec<Vec<u8>> {
+    let entropy = SeededEntropy::new(1);
+    let mut hasher = ChunkHasher::default();
+    hasher.update(b"hello");
+    let chk = Chk { binding: binding(&entropy), sums: hasher.finish() };
+    vec![record::put(&chk, b"hello"), record::forget(chk.binding.chunk)]
 }
 
 /// Fuzzes [`NodeFile::parse`].

@@ -68,7 +68,7 @@ async fn a_folder_of_another_cluster_or_node_is_refused() {
 
     std::fs::write(&identity, own).unwrap();
     let node = NodeId::generate(1, &OsEntropy).to_string();
-    Identity { role: "chunks", cluster: line(&identity, "cluster="), node: Some(node) }.write(&world.chunks()).unwrap();
+    Identity::new("chunks", line(&identity, "cluster="), Some(node)).write(&world.chunks()).unwrap();
     let says = ["IDENTITY belongs to another node", "is it the right folder?"];
     refuses("another node", &world, command(&world), &says).await;
 }

@@ -81,7 +81,7 @@ impl HalfMade {
         let made = made.await;
         engine.close().await;
         made?;
-        Identity { role: ROLE, cluster: row.cluster.to_string(), node: None }.write(&paths.metadata)?;
+        Identity::new(ROLE, row.cluster.to_string(), None).write(&paths.metadata)?;
         failpoint!("import.identity_written");
         remove(&paths.metadata.join(MARKER))?;
         folder::sync_folder(&paths.metadata)?;

@@ -20,6 +20,8 @@ pub(super) const BLOCK_BYTES: u64 = 4096;
 pub(super) const HEAD_BYTES: usize = 64;
 /// Bytes of a half's head.
 pub(super) const HALF_HEAD_BYTES: usize = 20;
+/// No journal lives to see so many generations or groups; counting on from here does not overflow.
+const COUNT_MAX: u64 = u64::MAX / 2;
 /// Its last byte is the version.
 const MAGIC: [u8; 8] = *b"mtjrnl\0\x01";
 /// Version of this layout.
@@ -114,7 +116,8 @@ impl GroupHead {
         let mut shorts = rest.chunks_exact(4).map(|short| short.try_into().map(u32::from_be_bytes));
         let mut short = || shorts.next()?.ok();
         let (records, payload_bytes, payload_crc) = (short()?, short()?, short()?);
-        Some(Self { salt, generation, group, previous, released, records, payload_bytes, payload_crc })
+        let plausible = released <= generation && generation <= COUNT_MAX && group <= COUNT_MAX;
+        plausible.then_some(Self { salt, generation, group, previous, released, records, payload_bytes, payload_crc })
     }
 }
 

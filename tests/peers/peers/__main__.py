@@ -24,7 +24,7 @@ def main():
     # A thousand clients have some thousand connections; the programs that are started take this over.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    stage = Stage(form, flags.folder or flags.work / "runs")
+    stage = Stage(form, flags.folder or flags.work / "runs", not flags.only)
     began = time.monotonic()
     try:
         rows = []

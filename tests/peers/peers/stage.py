@@ -57,10 +57,11 @@ LONG = Form(
 class Stage:
     """Everything that takes part, in one folder on disk and one in memory, both removed at the end and not before."""
 
-    def __init__(self, form, within):
+    def __init__(self, form, within, all_groups):
         self.form = form
         within.mkdir(parents=True, exist_ok=True)
-        machine.need_free(within, form.disk_gib)
+        # No group leaves more than a third of what all of them leave.
+        machine.need_free(within, form.disk_gib if all_groups else form.disk_gib // 3)
         machine.need_free(machine.SHARED_MEMORY, form.memory_gib)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="run.", dir=within))
         self.memory = pathlib.Path(tempfile.mkdtemp(prefix="mini-tectonic-peers.", dir=machine.SHARED_MEMORY))

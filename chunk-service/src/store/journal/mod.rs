@@ -21,7 +21,7 @@
 //! do not hold what it says, makes all of them durable, and only then begins (`restore`). So a record whose files were
 //! not written yet becomes a whole chunk that nobody was given a receipt for, as a crash of any put may leave one.
 
-mod record;
+pub(crate) mod record;
 mod restore;
 mod settling;
 mod writer;

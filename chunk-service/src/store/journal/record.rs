@@ -16,7 +16,7 @@ const FORGET: u8 = 2;
 
 /// A record.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Record<'a> {
+pub(crate) enum Record<'a> {
     /// The chunk's files hold this.
     Put(Box<Chk>, &'a [u8]),
     /// Its files are not the journal's matter any more.
@@ -24,7 +24,7 @@ pub(super) enum Record<'a> {
 }
 
 impl Record<'_> {
-    pub(super) fn chunk(&self) -> ChunkId {
+    pub(crate) fn chunk(&self) -> ChunkId {
         match self {
             Self::Put(chk, _content) => chk.binding.chunk,
             Self::Forget(chunk) => *chunk,
@@ -32,7 +32,7 @@ impl Record<'_> {
     }
 }
 
-pub(super) fn put(chk: &Chk, content: &[u8]) -> Vec<u8> {
+pub(crate) fn put(chk: &Chk, content: &[u8]) -> Vec<u8> {
     let text = chk.print();
     let mut record = Vec::with_capacity(1 + 4 + text.len() + content.len());
     record.push(PUT);
@@ -43,14 +43,14 @@ pub(super) fn put(chk: &Chk, content: &[u8]) -> Vec<u8> {
     record
 }
 
-pub(super) fn forget(chunk: ChunkId) -> Vec<u8> {
+pub(crate) fn forget(chunk: ChunkId) -> Vec<u8> {
     let mut record = vec![FORGET];
     record.extend_from_slice(chunk.as_bytes());
     record
 }
 
 /// Reads a record; `None` for anything that [`put`] and [`forget`] would not have made.
-pub(super) fn parse(record: &[u8]) -> Option<Record<'_>> {
+pub(crate) fn parse(record: &[u8]) -> Option<Record<'_>> {
     match record.split_first()? {
         (&PUT, rest) => {
             let (length, rest) = rest.split_first_chunk::<4>()?;
