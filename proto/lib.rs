@@ -34,6 +34,7 @@ pub mod traffic;
     clippy::too_many_lines,
     clippy::clone_on_ref_ptr,
     clippy::cast_lossless,
+    clippy::large_enum_variant,
     missing_debug_implementations,
     missing_docs,
     unreachable_pub,

@@ -19,6 +19,10 @@ pub const FRAME_BYTES_MAX: u64 = MIB;
 pub const CHUNK_MESSAGE_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
 /// Decode limit of the metadata service's requests.
 pub const METADATA_REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Items of one batch call.
+pub const BATCH_ITEMS_MAX: usize = 128;
+/// Bytes of all chunks that one batch call writes or reads.
+pub const BATCH_BYTES_MAX: u64 = MIB;
 /// Decode limit of what every service offers beside its own: health and reflection, whose requests are names.
 pub const SMALL_REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// Decode limit of clients for the metadata service's answers: 256 blocks of up to 14 chunks with their capabilities.

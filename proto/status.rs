@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::entropy::{Entropy as _, OsEntropy};
 use crate::error::{Classify, Details, ERROR_DOMAIN, Kind, Reason};
+use crate::pb;
 
 /// What a caller is told of an [`Kind::Internal`] error: the cause stays in the service's log, under the request id.
 const INTERNAL_MESSAGE: &str = "internal error; the service's log has the cause under this request id";
@@ -111,6 +113,19 @@ pub struct WireError {
     pub request_id: Option<String>,
 }
 
+/// An error as the outcome of one item of a batch: what a call about it alone would have ended with.
+pub fn to_item_error<E: Classify>(error: &E) -> pb::ItemError {
+    let status = to_status(error);
+    // Both messages have the same fields, so whatever a status carries can be read as an item's.
+    let details = pb::ItemError::decode(status.details()).map(|decoded| decoded.details).unwrap_or_default();
+    pb::ItemError { code: status.code().into(), message: status.message().to_owned(), details }
+}
+
+/// The status that a call about this item alone would have ended with.
+pub fn item_status(error: &pb::ItemError) -> Status {
+    Status::with_details(Code::from(error.code), &error.message, error.encode_to_vec().into())
+}
+
 /// Reads a `Status`. Details that are malformed or of another domain count as absent.
 pub fn from_status(status: &Status) -> WireError {
     let details = status.get_error_details();
@@ -164,6 +179,21 @@ mod tests {
             assert!(!status.message().contains("secret path"), "a cause must not travel");
             assert_eq!(read.message == INTERNAL_MESSAGE, reason == Reason::Internal);
             assert_eq!(Reason::parse(reason.as_str()), Some(reason));
+        }
+    }
+
+    #[test]
+    fn an_item_s_error_reads_as_the_status_that_it_stands_for() {
+        for reason in Reason::ALL {
+            let error = Example { reason, cause: std::io::Error::other("secret path") };
+            let (item, alone) = (item_status(&to_item_error(&error)), to_status(&error));
+            let (found, expected) = (from_status(&item), from_status(&alone));
+            assert_eq!((item.code(), item.message()), (alone.code(), alone.message()));
+            assert_eq!(
+                (found.reason, found.facts, found.retry_after),
+                (expected.reason, expected.facts, expected.retry_after)
+            );
+            assert_eq!(item.details().len(), alone.details().len(), "but for the request's id");
         }
     }
 

@@ -86,8 +86,11 @@ pub const ACCESS: &[(&str, Access)] = &[
     ("/minitectonic.v1.MetadataService/CommitUpload", Access::Tenant(Scopes::WRITE)),
     ("/minitectonic.v1.MetadataService/AbortUpload", Access::Tenant(Scopes::WRITE)),
     ("/minitectonic.v1.MetadataService/GetUpload", Access::Tenant(Scopes::WRITE)),
+    ("/minitectonic.v1.MetadataService/StartUploads", Access::Tenant(Scopes::WRITE)),
+    ("/minitectonic.v1.MetadataService/CommitUploads", Access::Tenant(Scopes::WRITE)),
     ("/minitectonic.v1.MetadataService/GetBlob", Access::Tenant(Scopes::READ)),
     ("/minitectonic.v1.MetadataService/GetBlobLayout", Access::Tenant(Scopes::READ)),
+    ("/minitectonic.v1.MetadataService/GetBlobLayouts", Access::Tenant(Scopes::READ)),
     ("/minitectonic.v1.MetadataService/ListBlobs", Access::Tenant(Scopes::LIST)),
     ("/minitectonic.v1.MetadataService/DeleteBlob", Access::Tenant(Scopes::DELETE)),
     ("/minitectonic.v1.MetadataService/UndeleteBlob", Access::Tenant(Scopes::DELETE)),
@@ -224,12 +227,27 @@ impl Authenticator {
     /// # Errors
     /// [`MetadataError::RateLimited`], and when its row cannot be read.
     async fn count_request(&self, caller: &Caller) -> Result<(), MetadataError> {
-        let Principal::Tenant(tenant) = &caller.principal else { return Ok(()) };
-        let row = load::<TenantRecord>(self.service.engine(), &keys::tenant(tenant)).await;
-        let row = self.service.watch(row.map_err(MetadataError::from))?;
-        let Some(per_second) = row.and_then(|row| row.rates.requests_per_second) else { return Ok(()) };
+        let Some((tenant, per_second)) = self.rate_of(caller).await? else { return Ok(()) };
         let counted = self.requests.take(tenant, per_second, 1);
         counted.map_err(|NotYet(retry_after)| MetadataError::RateLimited { per_second, retry_after })
+    }
+
+    /// Counts what a call that was let in holds beyond one: those that come after it wait for it.
+    ///
+    /// # Errors
+    /// When the tenant's row cannot be read.
+    pub async fn count_more(&self, caller: &Caller, more: u64) -> Result<(), MetadataError> {
+        if let Some((tenant, per_second)) = self.rate_of(caller).await? {
+            self.requests.draw(tenant, per_second, more);
+        }
+        Ok(())
+    }
+
+    async fn rate_of<'a>(&self, caller: &'a Caller) -> Result<Option<(&'a TenantId, NonZeroU64)>, MetadataError> {
+        let Principal::Tenant(tenant) = &caller.principal else { return Ok(None) };
+        let row = load::<TenantRecord>(self.service.engine(), &keys::tenant(tenant)).await;
+        let row = self.service.watch(row.map_err(MetadataError::from))?;
+        Ok(row.and_then(|row| row.rates.requests_per_second).map(|per_second| (tenant, per_second)))
     }
 
     /// Puts a refusal on record; see [`audit`](crate::audit).

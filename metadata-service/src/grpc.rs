@@ -6,6 +6,7 @@
 mod answers;
 mod audited;
 pub(crate) mod authenticated;
+mod batches;
 mod check_stream;
 mod cluster;
 mod convert;
@@ -33,7 +34,7 @@ pub fn metadata_server(
     service: &Service,
     authenticator: &Authenticator,
 ) -> Authenticated<MetadataServiceServer<MetadataHandlers>> {
-    let server = MetadataServiceServer::new(MetadataHandlers::new(service.clone()));
+    let server = MetadataServiceServer::new(MetadataHandlers::new(service.clone(), authenticator.clone()));
     Authenticated::new(server.max_decoding_message_size(METADATA_REQUEST_BYTES_MAX), authenticator.clone())
 }
 
@@ -52,10 +53,16 @@ fn refused(error: MetadataError) -> Status {
 
 /// A request as the command it stands for.
 fn command<T, C: TryFrom<Call<T>, Error = MetadataError>>(request: Request<T>) -> Result<C, Status> {
+    let (caller, message) = called(request)?;
+    C::try_from(Call { caller, message }).map_err(refused)
+}
+
+/// Who calls, and what for.
+fn called<T>(request: Request<T>) -> Result<(Caller, T), Status> {
     let (_metadata, extensions, message) = request.into_parts();
     let caller = extensions.get::<Caller>().cloned();
     let caller = caller.ok_or_else(|| refused(MetadataError::Bug("a call came past authentication")))?;
-    C::try_from(Call { caller, message }).map_err(refused)
+    Ok((caller, message))
 }
 
 fn answer<A, T: FromAnswer<A>>(outcome: Result<A, MetadataError>) -> Answer<T> {

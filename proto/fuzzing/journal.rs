@@ -13,8 +13,9 @@ use crate::runtime::journal::{self, HALF_BYTES_MIN, HalfFile, Journal, Opened, S
 
 const SHAPE: Shape = Shape { half_bytes: HALF_BYTES_MIN, growth_bytes: 4096 };
 const BLOCK: usize = 4096;
-/// Bytes of the head of a half, and of a group: the last four are the sum of the others.
-const HEADS: [usize; 2] = [20, 64];
+/// Bytes of the heads of a half, and of a group: the last four are the sum of the others.
+const HALF_HEAD: usize = 20;
+const GROUP_HEAD: usize = 64;
 
 /// A half in memory. Clones are the same one.
 #[derive(Debug, Clone, Default)]
@@ -30,14 +31,15 @@ impl MemoryHalf {
         let end = at + bytes.len();
         let length = content.len().max(end);
         content.resize(length, 0);
-        content[at..end].copy_from_slice(bytes);
+        content.get_mut(at..end).expect("it was made long enough").copy_from_slice(bytes);
     }
 
     /// Gives every block's beginning the sum that a head there would have.
     fn seal(&self) {
         for (index, block) in self.content().chunks_exact_mut(BLOCK).enumerate() {
-            let (covered, sum) =
-                block[..HEADS[usize::from(index > 0)]].split_last_chunk_mut::<4>().expect("it has more");
+            let bytes = if index == 0 { HALF_HEAD } else { GROUP_HEAD };
+            let head = block.get_mut(..bytes).expect("a block has more");
+            let (covered, sum) = head.split_last_chunk_mut::<4>().expect("a head has more");
             *sum = crc32c(covered).to_be_bytes();
         }
     }
@@ -97,9 +99,10 @@ pub(super) fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
     let sealed = choices.byte() % 2 == 1;
     let halves = written();
+    let [even, odd] = &halves;
     while !choices.is_over() {
         let [place, at, bytes @ ..] = choices.bytes::<10>();
-        let half = &halves[usize::from(place % 2)];
+        let half = if place.is_multiple_of(2) { even } else { odd };
         half.place(usize::from(place / 2 % 6) * BLOCK + usize::from(at), &bytes);
     }
     if sealed {

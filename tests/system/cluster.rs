@@ -216,6 +216,11 @@ impl Cluster {
         client
     }
 
+    /// The token of a tenant that was registered here.
+    pub(crate) fn token(&self, tenant: &str) -> &str {
+        &self.tenants[&tenant.parse::<TenantId>().unwrap()]
+    }
+
     /// A client with a fresh token of a tenant that was registered before.
     pub(crate) async fn known_tenant(&mut self, id: &str) -> Client {
         let tenant: TenantId = id.parse().unwrap();

@@ -14,6 +14,7 @@
 extern crate mini_tectonic_proto as proto;
 
 mod backup;
+mod batches;
 mod cluster;
 mod contract;
 mod damage;

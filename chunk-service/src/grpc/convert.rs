@@ -95,6 +95,19 @@ pub(crate) fn opening(mut message: pb::WriteChunkRequest) -> Result<Opening, Chu
     Ok(Opening { chunk, size_bytes: spec.size_bytes, frame: frame(message)? })
 }
 
+/// A chunk that came as a whole, as the only message of its stream.
+///
+/// # Errors
+/// [`ChunkError::FieldInvalid`].
+pub(crate) fn whole_chunk(item: pb::WriteChunksItem) -> Result<Opening, ChunkError> {
+    let pb::WriteChunksItem { chunk_id, capability: _, data, checksums } = item;
+    let chunk = self::chunk_id("chunk_id", &chunk_id)?;
+    let pb::ChunkData { content, crc32c } = data.unwrap_or_default();
+    let size_bytes = Some(content.len() as u64);
+    let finish = Some(Finish { sha256: sha256(checksums)? });
+    Ok(Opening { chunk, size_bytes, frame: Frame { offset: 0, bytes: content, crc32c, finish } })
+}
+
 /// What every message of a stream has.
 ///
 /// # Errors

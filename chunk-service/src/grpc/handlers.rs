@@ -16,9 +16,9 @@ use super::credential::bearer;
 use super::list_stream::{self, ListStream};
 use super::read_stream::{Held, ReadStream};
 use crate::error::ChunkError;
-use crate::node::{Node, ReadGrant};
+use crate::node::{Node, ReadGrant, WriteGrant};
 use crate::places::{Bounds, Places};
-use crate::write;
+use crate::write::{self, FrameSource};
 
 /// Questions about single chunks at once, and of one tenant: each costs the disk more than the caller, who may ask again
 /// and again.
@@ -32,8 +32,8 @@ const LISTINGS_MAX: usize = 4;
 /// The service.
 #[derive(Debug)]
 pub(crate) struct Handlers {
-    node: Arc<Node>,
-    read_streams: Arc<Places>,
+    pub(super) node: Arc<Node>,
+    pub(super) read_streams: Arc<Places>,
     questions: Arc<Places>,
     verifications: Arc<Semaphore>,
     listings: Arc<Semaphore>,
@@ -68,12 +68,20 @@ impl Handlers {
         request: Request<Streaming<pb::WriteChunkRequest>>,
     ) -> Result<pb::WriteChunkResponse, ChunkError> {
         let grant = self.node.admit_write(bearer(request.metadata())?)?;
+        self.write_from(grant, convert::Frames::new(request.into_inner())).await
+    }
+
+    /// Writes what the source gives, in a task of its own.
+    pub(super) async fn write_from(
+        &self,
+        grant: WriteGrant,
+        source: impl FrameSource + 'static,
+    ) -> Result<pb::WriteChunkResponse, ChunkError> {
         let (place, pacer) = (grant.place, self.node.paces.write(&grant.tenant, grant.pace)?);
         // Fires when this future is dropped, that is when the client has gone away.
         let gone = CancellationToken::new();
         let _goes = gone.clone().drop_guard();
-        let frames = convert::Frames::new(request.into_inner());
-        let writing = self.node.tasks.spawn("write", write::run(Arc::clone(&self.node), grant, pacer, frames, gone));
+        let writing = self.node.tasks.spawn("write", write::run(Arc::clone(&self.node), grant, pacer, source, gone));
         let sums = writing.await.ok().flatten().ok_or(ChunkError::Panicked)??;
         let receipt = self.node.receipt(&place, &sums)?;
         failpoint!("put.receipt_built");
@@ -172,6 +180,20 @@ impl ChunkService for Handlers {
         request: Request<Streaming<pb::WriteChunkRequest>>,
     ) -> Result<Response<pb::WriteChunkResponse>, Status> {
         answer(self.write(request).await)
+    }
+
+    async fn write_chunks(
+        &self,
+        request: Request<pb::WriteChunksRequest>,
+    ) -> Result<Response<pb::WriteChunksResponse>, Status> {
+        answer(self.write_batch(request).await)
+    }
+
+    async fn read_chunks(
+        &self,
+        request: Request<pb::ReadChunksRequest>,
+    ) -> Result<Response<pb::ReadChunksResponse>, Status> {
+        answer(self.read_batch(request).await)
     }
 
     async fn query_write_status(

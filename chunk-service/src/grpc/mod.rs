@@ -1,5 +1,6 @@
 //! The wire: protos in, protos out. The only part, besides `metadata_link`, that knows tonic and generated code.
 
+mod batches;
 pub(crate) mod convert;
 mod credential;
 mod handlers;

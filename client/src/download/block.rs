@@ -38,6 +38,8 @@ pub(super) struct BlockReader {
     /// Times that a copy turned out damaged.
     damages: usize,
     stream: Option<Open>,
+    /// A message that is already here, and would be a stream's only one.
+    ahead: Option<pb::ReadChunkResponse>,
     /// Why opening the stream ahead of time failed.
     failed: Option<Error>,
     meter: Meter,
@@ -62,9 +64,15 @@ impl BlockReader {
             copy: 0,
             damages: 0,
             stream: None,
+            ahead: None,
             failed: None,
             meter: meter.clone(),
         }
+    }
+
+    /// With what a batch brought of it.
+    pub(super) fn with(self, ahead: Option<pb::ReadChunkResponse>) -> Self {
+        Self { ahead, ..self }
     }
 
     pub(super) fn part(&self) -> &Part {
@@ -113,6 +121,9 @@ impl BlockReader {
     async fn receive(&mut self) -> Result<Bytes, Error> {
         if let Some(error) = self.failed.take() {
             return Err(error);
+        }
+        if let Some(message) = self.ahead.take() {
+            return self.verified(message, true);
         }
         let call = self.call();
         let mut open = match self.stream.take() {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::checksum::{Sha256, Sha256Hasher};
+use proto::pb;
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -36,8 +37,13 @@ struct Partial {
     target: PathBuf,
 }
 
-/// Reads everything into the file at this path.
-pub(super) async fn fetch(mut layout: Layout, target: PathBuf, meter: &Meter) -> Result<(), Error> {
+/// Reads everything into the file at this path. `ahead` is what is already here of the first block.
+pub(super) async fn fetch(
+    mut layout: Layout,
+    mut ahead: Option<pb::ReadChunkResponse>,
+    target: PathBuf,
+    meter: &Meter,
+) -> Result<(), Error> {
     let partial = apart::run(Place::Pool, move || Partial::create(&target)).await?;
     let file = Arc::new(partial.writable()?);
     let mut blocks = JoinSet::new();
@@ -45,7 +51,7 @@ pub(super) async fn fetch(mut layout: Layout, target: PathBuf, meter: &Meter) ->
         if blocks.len() < BLOCKS_IN_FLIGHT
             && let Some(part) = layout.next().await?
         {
-            let reader = BlockReader::new(layout.source(), part, meter);
+            let reader = BlockReader::new(layout.source(), part, meter).with(ahead.take());
             blocks.spawn(fetch_block(reader, Arc::clone(&file), partial.target.clone()));
             continue;
         }

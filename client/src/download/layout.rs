@@ -10,6 +10,7 @@ use proto::ids::BlobId;
 use proto::pb;
 
 use super::ByteRange;
+use super::memory::SMALL_BYTES;
 use crate::blob::Blob;
 use crate::client::Client;
 use crate::error::Error;
@@ -126,16 +127,35 @@ pub(super) struct LayoutSource {
 impl Layout {
     /// Looks the range up.
     pub(super) async fn open(client: &Client, blob_id: BlobId, range: ByteRange) -> Result<Self, Error> {
-        let mut source = LayoutSource { client: client.clone(), blob_id, frame_bytes_max: 0 };
+        let source = LayoutSource { client: client.clone(), blob_id, frame_bytes_max: 0 };
         // On the wire 0 stands for everything; of an empty range only the answer's blob is of use.
         let limit = range.limit.map_or(0, |limit| limit.max(1));
-        let mut page = source.page(range.offset, limit).await?;
+        let page = source.page(range.offset, limit).await?;
+        Self::of(client, blob_id, range, page)
+    }
+
+    /// The range, as this answer begins it.
+    pub(super) fn of(
+        client: &Client,
+        blob_id: BlobId,
+        range: ByteRange,
+        mut page: pb::GetBlobLayoutResponse,
+    ) -> Result<Self, Error> {
+        let mut source = LayoutSource { client: client.clone(), blob_id, frame_bytes_max: 0 };
         let blob = client.blob_of(page.blob.take(), &source.operation())?;
         source.frame_bytes_max = page.max_frame_size_bytes;
         let window = Window::new(range, blob.size_bytes);
         let mut layout = Self { source, blob, window, parts: VecDeque::new() };
         layout.take(page)?;
         Ok(layout)
+    }
+
+    /// The only part of a range that is one whole small blob.
+    pub(super) fn small_part(&self) -> Option<&Part> {
+        let part = self.parts.front()?;
+        let Part { block: Block { size_bytes, .. }, start, end, .. } = part;
+        let is_whole = *start == 0 && end == size_bytes && *size_bytes == self.blob.size_bytes;
+        (is_whole && *size_bytes <= SMALL_BYTES).then_some(part)
     }
 
     /// Number of bytes in the range.
@@ -173,18 +193,22 @@ impl Layout {
 }
 
 impl LayoutSource {
-    fn operation(&self) -> String {
+    pub(super) fn operation(&self) -> String {
         format!("read blob {}", self.blob_id)
     }
 
-    async fn page(&self, read_offset: u64, read_limit: u64) -> Result<pb::GetBlobLayoutResponse, Error> {
-        let message = pb::GetBlobLayoutRequest {
+    pub(super) fn request(&self, read_offset: u64, read_limit: u64) -> pb::GetBlobLayoutRequest {
+        pb::GetBlobLayoutRequest {
             tenant_id: self.client.tenant_id(),
             blob_id: self.blob_id.to_string(),
             read_offset,
             read_limit,
             traffic_class: self.client.traffic_class(),
-        };
+        }
+    }
+
+    async fn page(&self, read_offset: u64, read_limit: u64) -> Result<pb::GetBlobLayoutResponse, Error> {
+        let message = self.request(read_offset, read_limit);
         self.client
             .metadata(self.operation(), message, |mut service, message| async move {
                 service.get_blob_layout(message).await

@@ -1,12 +1,13 @@
 //! Reading a blob.
 //!
 //! The metadata service says which blocks the range has and where they are ([`layout`]); each block is read and verified
-//! frame by frame ([`block`]) and written to its place in a [`file`], or in order to a [`writer`]. A block that is read
+//! frame by frame ([`block`]) and written to its place in a [`file`], in order to a [`writer`], or into [`memory`]. A block that is read
 //! whole is also checked against the SHA-256 that the metadata holds, in the one pass that writes it (I2).
 
 mod block;
 mod file;
 mod layout;
+mod memory;
 mod writer;
 
 use std::fmt;
@@ -88,9 +89,10 @@ impl Client {
         let layout = Layout::open(self, blob, options.range).await?;
         let (blob, bytes) = (layout.blob.clone(), layout.total_bytes());
         let meter = Meter::new(Some(bytes), options.progress);
+        let ahead = memory::message(self, &layout).await;
         match target {
-            Target::Replace(path) => file::fetch(layout, path, &meter).await?,
-            Target::Write(output) => writer::fetch(layout, output, &meter).await?,
+            Target::Replace(path) => file::fetch(layout, ahead, path, &meter).await?,
+            Target::Write(output) => writer::fetch(layout, ahead, output, &meter).await?,
         }
         Ok(Downloaded { blob, bytes })
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proto::checksum::{Sha256, Sha256Hasher};
 use proto::ids::BlobId;
 use proto::limits;
+use proto::pb;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -54,19 +55,29 @@ enum Item {
     End,
 }
 
-/// Reads everything into the output.
-pub(super) async fn fetch(layout: Layout, output: Output, meter: &Meter) -> Result<(), Error> {
+/// Reads everything into the output. `ahead` is what is already here of the first block.
+pub(super) async fn fetch(
+    layout: Layout,
+    ahead: Option<pb::ReadChunkResponse>,
+    output: Output,
+    meter: &Meter,
+) -> Result<(), Error> {
     let (items, inbox) = mpsc::channel(FRAMES_AHEAD);
     let blob_id = layout.source().blob_id;
     let writing = apart::run(Place::Thread, move || write(inbox, output, blob_id));
-    feed(layout, items, meter).await?;
+    feed(layout, ahead, items, meter).await?;
     writing.await
 }
 
 /// Reads the blocks in order. Ends early when the writing has ended; how it ended is for its future to say.
-async fn feed(mut layout: Layout, items: mpsc::Sender<Item>, meter: &Meter) -> Result<(), Error> {
+async fn feed(
+    mut layout: Layout,
+    ahead: Option<pb::ReadChunkResponse>,
+    items: mpsc::Sender<Item>,
+    meter: &Meter,
+) -> Result<(), Error> {
     let source = layout.source().clone();
-    let mut current = layout.next().await?.map(|part| BlockReader::new(&source, part, meter));
+    let mut current = layout.next().await?.map(|part| BlockReader::new(&source, part, meter).with(ahead));
     while let Some(mut reader) = current.take() {
         let mut opening = JoinSet::new();
         let part = reader.part();

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Response;
 
-use super::input::InputFile;
+use super::input::Kept;
 use super::producer::{Frame, OpenBlock, Piece};
 use super::replay::Replay;
 use super::session::{Session, UploadHandle};
@@ -74,7 +74,7 @@ impl BlockWriter {
         session: &Session,
         plan: &pb::BlockPlan,
         block: OpenBlock,
-        file: Option<InputFile>,
+        file: Option<Kept>,
         meter: Meter,
     ) -> Result<Self, Error> {
         let handle = session.handle.clone();

@@ -19,7 +19,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::block::{BlockWriter, SealedBlock};
-use super::input::{Input, InputFile};
+use super::input::{Input, Kept};
 use super::producer::{OpenBlock, Producer, Whole};
 use super::session::Session;
 use crate::apart;
@@ -34,7 +34,7 @@ const KEPT_BYTES_MAX: u64 = 32 * limits::MIB;
 /// An upload under way.
 pub(super) struct Conductor<'a> {
     session: &'a Session,
-    file: Option<InputFile>,
+    file: Option<Kept>,
     meter: Meter,
     plans: Plans,
     asking: JoinSet<Asked>,
@@ -120,7 +120,7 @@ impl<'a> Conductor<'a> {
         first.take(plans).map_err(|problem| session.handle.malformed(problem))?;
         Ok(Self {
             session,
-            file: input.file(),
+            file: input.kept(),
             meter,
             plans: first,
             asking: JoinSet::new(),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proto::checksum::crc32c;
 
-use super::input::InputFile;
+use super::input::Kept;
 use super::producer::Frame;
 use crate::apart::{self, Place};
 use crate::error::Error;
@@ -21,11 +21,11 @@ enum Frames {
     /// The input cannot be read again.
     Kept(Vec<Frame>),
     /// The file, where in it the block begins, and each frame's CRC-32C as it went into the blob's SHA-256.
-    InFile { file: InputFile, block_offset: u64, crcs: Vec<u32> },
+    InFile { file: Kept, block_offset: u64, crcs: Vec<u32> },
 }
 
 impl Replay {
-    pub(super) fn new(frame_bytes: u64, block_offset: u64, file: Option<InputFile>) -> Self {
+    pub(super) fn new(frame_bytes: u64, block_offset: u64, file: Option<Kept>) -> Self {
         let frames = match file {
             Some(file) => Frames::InFile { file, block_offset, crcs: Vec::new() },
             None => Frames::Kept(Vec::new()),
@@ -75,7 +75,7 @@ impl Replay {
 }
 
 /// Reads a frame once more. Its bytes must be those that the blob's SHA-256 was made of.
-fn reread(file: &InputFile, offset: u64, bytes: usize, expected: u32) -> Result<Frame, Error> {
+fn reread(file: &Kept, offset: u64, bytes: usize, expected: u32) -> Result<Frame, Error> {
     let content = file.read_again(offset, bytes)?;
     if crc32c(&content) != expected {
         return Err(file.changed("bytes that had to be sent again are different now"));
@@ -108,7 +108,7 @@ mod tests {
     async fn frames_come_again_from_memory_or_from_the_file() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"the block before|abcdefghij").unwrap();
-        let input = Input::open(Source::File(file.path().to_path_buf())).unwrap().file();
+        let input = Input::open(Source::File(file.path().to_path_buf())).unwrap().kept();
         for source in [None, input] {
             let mut replay = Replay::new(4, 17, source);
             for content in [b"abcd".as_slice(), b"efgh", b"ij"] {
@@ -122,7 +122,7 @@ mod tests {
     async fn a_file_with_other_bytes_than_were_summed_is_refused() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"abcdefgh").unwrap();
-        let input = Input::open(Source::File(file.path().to_path_buf())).unwrap().file();
+        let input = Input::open(Source::File(file.path().to_path_buf())).unwrap().kept();
         let mut replay = Replay::new(4, 0, input);
         replay.push(&frame(b"abcd"));
         replay.push(&frame(b"efgX"));

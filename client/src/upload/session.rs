@@ -51,23 +51,21 @@ impl Session {
         size_bytes: Option<u64>,
         options: UploadOptions,
     ) -> Result<(Self, Vec<pb::BlockPlan>), Error> {
-        let operation = match options.display_name.as_str() {
-            "" => "start an upload".to_owned(),
-            name => format!("start the upload of '{}'", name.escape_debug()),
-        };
-        let message = pb::StartUploadRequest {
-            tenant_id: client.tenant_id(),
-            request_id: new_request_id(),
-            display_name: options.display_name,
-            content_type: options.content_type,
-            labels: options.labels.into_iter().collect(),
-            size_bytes,
-            traffic_class: client.traffic_class(),
-        };
+        let message = start_request(client, size_bytes, options);
+        let operation = start_operation(&message);
         let answer = client
             .metadata(&operation, message, |mut service, message| async move { service.start_upload(message).await })
             .await?;
-        let malformed = |problem: &str| client.malformed(&operation, problem);
+        Self::opened(client, &operation, answer)
+    }
+
+    /// An upload that this answer opened.
+    pub(super) fn opened(
+        client: &Client,
+        operation: &str,
+        answer: pb::StartUploadResponse,
+    ) -> Result<(Self, Vec<pb::BlockPlan>), Error> {
+        let malformed = |problem: &str| client.malformed(operation, problem);
         let upload = answer.upload.ok_or_else(|| malformed("no upload"))?;
         let blob_id = upload.blob_id.parse().map_err(|_malformed| malformed("an upload without an id"))?;
         let frame_bytes_max = answer.max_frame_size_bytes.min(FRAME_BYTES_ACCEPTED);
@@ -82,28 +80,41 @@ impl Session {
     }
 
     /// Makes the blob visible. After a failure that leaves open whether it is, the upload is left alone.
-    pub(super) async fn commit(mut self, whole: Whole, receipts: Vec<Bytes>) -> Result<Blob, Error> {
-        let UploadHandle { client, blob_id, .. } = &self.handle;
-        let operation = format!("commit the upload of blob {blob_id}");
-        let message = pb::CommitUploadRequest {
-            tenant_id: client.tenant_id(),
-            blob_id: blob_id.to_string(),
+    pub(super) async fn commit(self, whole: Whole, receipts: Vec<Bytes>) -> Result<Blob, Error> {
+        let client = &self.handle.client;
+        let message = self.commit_request(whole, receipts);
+        let answer = client
+            .metadata(self.commit_operation(), message, |mut service, message| async move {
+                service.commit_upload(message).await
+            })
+            .await;
+        self.committed(answer).await
+    }
+
+    pub(super) fn commit_request(&self, whole: Whole, receipts: Vec<Bytes>) -> pb::CommitUploadRequest {
+        pb::CommitUploadRequest {
+            tenant_id: self.handle.client.tenant_id(),
+            blob_id: self.handle.blob_id.to_string(),
             size_bytes: whole.size_bytes,
             sha256: whole.sha256.to_string(),
             receipts,
-        };
-        let answer = client
-            .metadata(&operation, message, |mut service, message| async move { service.commit_upload(message).await })
-            .await;
+        }
+    }
+
+    pub(super) fn commit_operation(&self) -> String {
+        format!("commit the upload of blob {}", self.handle.blob_id)
+    }
+
+    /// What an answer to the commit means.
+    pub(super) async fn committed(mut self, answer: Result<pb::CommitUploadResponse, Error>) -> Result<Blob, Error> {
         match answer {
             Ok(answer) => {
                 self.settled = true;
-                client.blob_of(answer.blob, &operation)
+                self.handle.client.blob_of(answer.blob, &self.commit_operation())
             }
             Err(source) if source.outcome_unknown() => {
-                let blob_id = *blob_id;
                 self.settled = true;
-                Err(Error::Unsettled { blob_id, source: Box::new(source) })
+                Err(Error::Unsettled { blob_id: self.handle.blob_id, source: Box::new(source) })
             }
             Err(error) => {
                 self.give_up().await;
@@ -128,6 +139,31 @@ impl Drop for Session {
             let farewell = self.handle.clone().abort();
             self.handle.client.farewells().spawn_on(farewell, &runtime);
         }
+    }
+}
+
+/// The request that opens an upload, under an id of its own.
+pub(super) fn start_request(
+    client: &Client,
+    size_bytes: Option<u64>,
+    options: UploadOptions,
+) -> pb::StartUploadRequest {
+    pb::StartUploadRequest {
+        tenant_id: client.tenant_id(),
+        request_id: new_request_id(),
+        display_name: options.display_name,
+        content_type: options.content_type,
+        labels: options.labels.into_iter().collect(),
+        size_bytes,
+        traffic_class: client.traffic_class(),
+    }
+}
+
+/// What it is to do, in words.
+pub(super) fn start_operation(request: &pb::StartUploadRequest) -> String {
+    match request.display_name.as_str() {
+        "" => "start an upload".to_owned(),
+        name => format!("start the upload of '{}'", name.escape_debug()),
     }
 }
 

@@ -6,7 +6,8 @@ use tonic::{Request, Status, async_trait};
 
 use super::audited::{Audited, command_on_record};
 use super::convert::{Call, ListBlobs, ListTenants, RotateTenantToken};
-use super::{Answer, answer, command};
+use super::{Answer, answer, batches, command};
+use crate::auth::Authenticator;
 use crate::error::MetadataError;
 use crate::service::Service;
 
@@ -14,11 +15,12 @@ use crate::service::Service;
 #[derive(Debug, Clone)]
 pub struct MetadataHandlers {
     service: Service,
+    authenticator: Authenticator,
 }
 
 impl MetadataHandlers {
-    pub(super) fn new(service: Service) -> Self {
-        Self { service }
+    pub(super) fn new(service: Service, authenticator: Authenticator) -> Self {
+        Self { service, authenticator }
     }
 
     async fn on_record<T: Audited, C>(&self, request: Request<T>) -> Result<C, Status>
@@ -107,6 +109,17 @@ impl MetadataService for MetadataHandlers {
         answer(self.service.get_upload(&tenant, blob).await)
     }
 
+    async fn start_uploads(&self, request: Request<pb::StartUploadsRequest>) -> Answer<pb::StartUploadsResponse> {
+        let start = |(command, class)| self.service.start_upload(command, class);
+        batches::each(&self.authenticator, request, start).await
+    }
+
+    async fn commit_uploads(&self, request: Request<pb::CommitUploadsRequest>) -> Answer<pb::CommitUploadsResponse> {
+        let commit =
+            |(command, receipts): (_, Vec<_>)| async move { self.service.commit_upload(command, &receipts).await };
+        batches::each(&self.authenticator, request, commit).await
+    }
+
     async fn get_blob(&self, request: Request<pb::GetBlobRequest>) -> Answer<pb::GetBlobResponse> {
         let (tenant, blob) = command(request)?;
         answer(self.service.get_blob(&tenant, blob).await)
@@ -115,6 +128,15 @@ impl MetadataService for MetadataHandlers {
     async fn get_blob_layout(&self, request: Request<pb::GetBlobLayoutRequest>) -> Answer<pb::GetBlobLayoutResponse> {
         let (tenant, blob, range, class) = command(request)?;
         answer(self.service.get_layout(&tenant, blob, range, class).await)
+    }
+
+    async fn get_blob_layouts(
+        &self,
+        request: Request<pb::GetBlobLayoutsRequest>,
+    ) -> Answer<pb::GetBlobLayoutsResponse> {
+        let look =
+            |(tenant, blob, range, class)| async move { self.service.get_layout(&tenant, blob, range, class).await };
+        batches::each(&self.authenticator, request, look).await
     }
 
     async fn list_blobs(&self, request: Request<pb::ListBlobsRequest>) -> Answer<pb::ListBlobsResponse> {

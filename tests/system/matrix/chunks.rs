@@ -37,6 +37,23 @@ fn frame(chunk_id: &str) -> Vec<u8> {
     message.encode_to_vec()
 }
 
+/// The same chunk as the only one of a batch, by the call's capability.
+fn write_of_one(chunk_id: &str) -> Vec<u8> {
+    let content = bytes::Bytes::from(crate::cluster::content(100, 77));
+    let data = pb::ChunkData { crc32c: Some(crc32c(&content)), content };
+    let item = pb::WriteChunksItem { chunk_id: chunk_id.to_owned(), data: Some(data), ..Default::default() };
+    pb::WriteChunksRequest { chunks: vec![item] }.encode_to_vec()
+}
+
+fn read_of_one(chunk_id: &str) -> Vec<u8> {
+    let item = pb::ReadChunksItem { chunk_id: chunk_id.to_owned(), ..Default::default() };
+    pb::ReadChunksRequest { chunks: vec![item] }.encode_to_vec()
+}
+
+fn look(chunk_id: &str) -> Vec<u8> {
+    pb::VerifyChunkRequest { chunk_id: chunk_id.to_owned(), repair: false }.encode_to_vec()
+}
+
 fn rows(site: &Site) -> Vec<Row> {
     let (owner, stranger) = (&site.owner, &site.stranger);
     let planned = &owner.upload.blocks[0].chunks[0];
@@ -70,7 +87,6 @@ fn rows(site: &Site) -> Vec<Row> {
     let status = |chunk_id: &str| pb::QueryWriteStatusRequest { chunk_id: chunk_id.to_owned() }.encode_to_vec();
     let get = |chunk_id: &str| pb::GetChunkRequest { chunk_id: chunk_id.to_owned() }.encode_to_vec();
     let delete = |chunk_id: &str| pb::DeleteChunkRequest { chunk_id: chunk_id.to_owned() }.encode_to_vec();
-    let look = |chunk_id: &str| pb::VerifyChunkRequest { chunk_id: chunk_id.to_owned(), repair: false }.encode_to_vec();
     let list = |_chunk_id: &str| pb::ListChunksRequest::default().encode_to_vec();
     let (mine, other_plan) = (planned.capability.clone(), theirs.capability.clone());
     let may = |capability: &str, permit: Permit| of(site, capability, permit);
@@ -78,6 +94,11 @@ fn rows(site: &Site) -> Vec<Row> {
         Row {
             field: Some("spec.chunk_id"),
             ..row("WriteChunk", frame, &planned.chunk_id, mine.clone(), other_plan.clone())
+        },
+        row("WriteChunks", write_of_one, &planned.chunk_id, mine.clone(), other_plan.clone()),
+        Row {
+            gone: gone(None, missing.clone()),
+            ..row("ReadChunks", read_of_one, &place.chunk_id, place.capability.clone(), other.capability.clone())
         },
         row("QueryWriteStatus", status, &planned.chunk_id, mine.clone(), other_plan.clone()),
         Row {

@@ -122,9 +122,15 @@ const ROWS: &[Row] = rows! {
         |v| pb::AbortUploadRequest { tenant_id: v.tenant, blob_id: v.blob };
     "MetadataService/GetUpload" WRITE, &[Field::Tenant, Field::Upload { ended: true, committed: true }],
         |v| pb::GetUploadRequest { tenant_id: v.tenant, blob_id: v.blob };
+    "MetadataService/StartUploads" WRITE, &[Field::Tenant],
+        |v| pb::StartUploadsRequest { uploads: vec![pb::StartUploadRequest { tenant_id: v.tenant, size_bytes: Some(1), ..Default::default() }] };
+    "MetadataService/CommitUploads" WRITE, &[Field::Tenant, OPEN],
+        |v| pb::CommitUploadsRequest { uploads: vec![pb::CommitUploadRequest { tenant_id: v.tenant, blob_id: v.blob, sha256: Sha256::of(b"").to_string(), ..Default::default() }] };
     "MetadataService/GetBlob" READ, &[Field::Tenant, Field::Blob], |v| pb::GetBlobRequest { tenant_id: v.tenant, blob_id: v.blob };
     "MetadataService/GetBlobLayout" READ, &[Field::Tenant, Field::Blob],
         |v| pb::GetBlobLayoutRequest { tenant_id: v.tenant, blob_id: v.blob, ..Default::default() };
+    "MetadataService/GetBlobLayouts" READ, &[Field::Tenant, Field::Blob],
+        |v| pb::GetBlobLayoutsRequest { blobs: vec![pb::GetBlobLayoutRequest { tenant_id: v.tenant, blob_id: v.blob, ..Default::default() }] };
     "MetadataService/ListBlobs" LIST, &[Field::Tenant, Field::PageToken, Field::Filter],
         |v| pb::ListBlobsRequest { tenant_id: v.tenant, page_token: v.page_token, display_name_prefix: v.prefix, deleted: v.deleted, ..Default::default() };
     "MetadataService/DeleteBlob" DELETE, &[Field::Tenant, Field::Blob],
@@ -170,10 +176,10 @@ fn sound(chunk_id: String) -> pb::ChunkReport {
 fn own(site: &Site, path: &str, who: &Who) -> Values {
     let house = &site.owner;
     let blob = match path.rsplit('/').next().unwrap() {
-        "GetBlob" | "GetBlobLayout" => house.blob.blob_id.clone(),
+        "GetBlob" | "GetBlobLayout" | "GetBlobLayouts" => house.blob.blob_id.clone(),
         "DeleteBlob" => house.doomed.to_string(),
         "UndeleteBlob" => house.deleted.to_string(),
-        "CommitUpload" => house.empty_upload.clone(),
+        "CommitUpload" | "CommitUploads" => house.empty_upload.clone(),
         "AbortUpload" => house.doomed_upload.clone(),
         _upload => house.upload.upload.as_ref().unwrap().blob_id.clone(),
     };

@@ -1,6 +1,9 @@
 //! Any method, called with any bytes and any metadata, and all that comes back.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
+use prost::Message as _;
+use proto::pb;
+use proto::status::item_status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
@@ -105,6 +108,32 @@ fn blanked(bytes: &[u8], text: &str) -> Vec<u8> {
     blanked
 }
 
+/// What the response of any batch is like.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Batch {
+    #[prost(message, repeated, tag = "1")]
+    results: Vec<Item>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Item {
+    #[prost(message, optional, tag = "2")]
+    error: Option<pb::ItemError>,
+}
+
+/// Of a batch of one item, what came of the item: it must be what a call about it alone would have been answered.
+fn item_of(path: &str, messages: Vec<Bytes>) -> Result<Vec<Bytes>, Refused> {
+    let batches = ["/StartUploads", "/CommitUploads", "/GetBlobLayouts", "/WriteChunks", "/ReadChunks"];
+    if batches.iter().any(|batch| path.ends_with(batch)) {
+        let batch = Batch::decode(messages.concat().as_slice()).unwrap();
+        let [item] = batch.results.as_slice() else { panic!("{path} answered {batch:?}") };
+        if let Some(error) = &item.error {
+            return Err(refused(&item_status(error)));
+        }
+    }
+    Ok(messages)
+}
+
 /// Calls a method with one message; on the wire all four kinds of methods look alike.
 pub(super) async fn call(channel: Channel, path: &'static str, authorization: &[String], message: &[u8]) -> Outcome {
     let mut grpc = tonic::client::Grpc::new(channel);
@@ -121,7 +150,7 @@ pub(super) async fn call(channel: Channel, path: &'static str, authorization: &[
     loop {
         match stream.message().await {
             Ok(Some(message)) => messages.push(message),
-            Ok(None) => return Outcome { answer: Ok(messages) },
+            Ok(None) => return Outcome { answer: item_of(path, messages) },
             Err(status) => return Outcome { answer: Err(refused(&status)) },
         }
     }

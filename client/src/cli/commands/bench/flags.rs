@@ -38,6 +38,9 @@ pub(crate) struct Bench {
     /// Operations at once; each put is made from a file in memory of the object's size.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(super) concurrency: u16,
+    /// For put, get and both: objects of at most 1 MiB by each call of the library; operations are such calls then.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(super) batch: u64,
     /// Clients, each with connections of its own, over which the operations are spread.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(super) clients: u16,

@@ -24,6 +24,8 @@ pub(super) struct Report {
     sizes: String,
     concurrency: usize,
     clients: usize,
+    /// Objects of each operation.
+    batch: u64,
     operations: u64,
     errors: u64,
     bytes: u64,
@@ -79,6 +81,7 @@ pub(super) struct Phase<'a> {
     pub(super) sizes: &'a Sizes,
     pub(super) limits: Limits,
     pub(super) clients: usize,
+    pub(super) batch: u64,
     pub(super) measured: &'a Measured,
     pub(super) content: Duration,
     pub(super) pages: &'a Pages,
@@ -135,6 +138,7 @@ impl Phase<'_> {
             sizes: self.sizes.to_string(),
             concurrency: self.limits.concurrency,
             clients: self.clients,
+            batch: self.batch,
             operations,
             errors: 0,
             bytes: tally.bytes,
@@ -176,6 +180,9 @@ impl Report {
             Some(phase) => format!("  {} in {phase}: ", self.operation),
             None if self.operation == "ping" || self.operation == "list" => {
                 format!("{}, {}: ", self.operation, self.at_once())
+            }
+            None if self.batch > 1 => {
+                format!("{} of {} by {}, {}: ", self.operation, self.sizes, self.batch, self.at_once())
             }
             None => format!("{} of {}, {}: ", self.operation, self.sizes, self.at_once()),
         };

@@ -11,7 +11,7 @@ use super::content::Content;
 use super::flags::{Bench as Flags, What};
 use super::listing::{Pages, lists};
 use super::objects::Objects;
-use super::operations::{Bench, Turns, deletes, gets, mixed, puts};
+use super::operations::{Bench, Turns, deletes, get_batches, gets, mixed, put_batches, puts};
 use super::phase::{self, Limits, Measured, Operation};
 use super::ping::pings;
 use super::process::Process;
@@ -118,7 +118,12 @@ impl<'a> Runner<'a> {
 
     async fn put(&self) -> Result<(), Failure> {
         self.warm_up(puts(&self.bench, FIRST_OF_WARM_UP, &self.warm)).await?;
-        self.measure("put", self.limits(), puts(&self.bench, 0, &self.objects)).await
+        let (limits, batch) = (self.limits(), self.flags.batch);
+        if batch == 1 {
+            return self.measure("put", limits, puts(&self.bench, 0, &self.objects)).await;
+        }
+        let operation = put_batches(&self.bench, 0, batch, limits.count, &self.objects);
+        self.measure("put", Limits { count: limits.count.div_ceil(batch), ..limits }, operation).await
     }
 
     /// Reads each object once, unless it shall go on. The warm-up reads others: what is measured was not read before.
@@ -129,7 +134,11 @@ impl<'a> Runner<'a> {
         let warm = self.warm.shuffled(self.flags.seed, u64::MAX);
         self.warm_up(gets(&self.bench, warm, Turns::Again)).await?;
         let objects = self.objects.shuffled(self.flags.seed, self.flags.count.unwrap_or(u64::MAX));
-        self.measure("get", self.endless(), gets(&self.bench, objects, self.turns())).await
+        let operation = match self.flags.batch {
+            1 => gets(&self.bench, objects, self.turns()),
+            batch => get_batches(&self.bench, objects, batch),
+        };
+        self.measure("get", self.endless(), operation).await
     }
 
     async fn list(&self) -> Result<(), Failure> {
@@ -183,6 +192,7 @@ impl<'a> Runner<'a> {
         let phase = Phase {
             name,
             sizes: &self.flags.size,
+            batch: if matches!(name, "put" | "get") { self.flags.batch } else { 1 },
             limits,
             clients: self.bench.clients.len(),
             measured: &measured,

@@ -1,0 +1,136 @@
+//! WriteChunks and ReadChunks: many small chunks in one call, each with a permission and an outcome of its own.
+//!
+//! Each item is what a call about it alone would be, with the same checks, on the account that its own capability names. All
+//! are under way at once, so that the journal makes what they write durable together. What a batch may hold is bounded by
+//! the message that writes, and by what the capabilities say before anything is read (I17).
+
+use futures_util::future::join_all;
+use proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, FRAME_BYTES_MAX};
+use proto::pb;
+use proto::status::to_item_error;
+use tonic::Request;
+
+use super::convert;
+use super::credential::bearer;
+use super::handlers::Handlers;
+use crate::error::ChunkError;
+use crate::node::ReadGrant;
+use crate::places::Place;
+use crate::store::reading::Range;
+use crate::write::{Frame, FrameSource, Opening, SourceError};
+
+/// The one message of a chunk that came as a whole.
+struct Whole(Option<Opening>);
+
+impl FrameSource for Whole {
+    async fn opening(&mut self) -> Result<Opening, SourceError> {
+        self.0.take().ok_or(SourceError::Broken)
+    }
+
+    async fn next(&mut self) -> Result<Option<Frame>, SourceError> {
+        Ok(None)
+    }
+}
+
+fn check_length(items: usize) -> Result<(), ChunkError> {
+    if (1..=BATCH_ITEMS_MAX).contains(&items) {
+        return Ok(());
+    }
+    Err(ChunkError::field("chunks", format!("must be 1 to {BATCH_ITEMS_MAX} items, not {items}")))
+}
+
+/// The call's capability, for items that have none. Only they care whether it is one.
+fn of_the_call<T>(request: &Request<T>) -> Result<Option<String>, ChunkError> {
+    Ok(bearer(request.metadata())?.map(str::to_owned))
+}
+
+/// An item's capability.
+fn credential<'a>(own: &'a str, of_the_call: Option<&'a str>) -> Option<&'a str> {
+    if own.is_empty() { of_the_call } else { Some(own) }
+}
+
+impl Handlers {
+    /// Writes every chunk of the request.
+    pub(super) async fn write_batch(
+        &self,
+        request: Request<pb::WriteChunksRequest>,
+    ) -> Result<pb::WriteChunksResponse, ChunkError> {
+        let of_the_call = of_the_call(&request)?;
+        let items = request.into_inner().chunks;
+        if items.is_empty() {
+            // Nobody without a capability is told anything else.
+            self.node.admit_write(of_the_call.as_deref())?;
+        }
+        check_length(items.len())?;
+        let outcomes = join_all(items.into_iter().map(|item| self.write_item(item, of_the_call.as_deref()))).await;
+        let result = |outcome: Result<pb::WriteChunkResponse, ChunkError>| {
+            use pb::write_chunks_result::Outcome;
+            let outcome = outcome.map_or_else(|error| Outcome::Error(to_item_error(&error)), Outcome::Answer);
+            pb::WriteChunksResult { outcome: Some(outcome) }
+        };
+        Ok(pb::WriteChunksResponse { results: outcomes.into_iter().map(result).collect() })
+    }
+
+    async fn write_item(
+        &self,
+        item: pb::WriteChunksItem,
+        of_the_call: Option<&str>,
+    ) -> Result<pb::WriteChunkResponse, ChunkError> {
+        let grant = self.node.admit_write(credential(&item.capability, of_the_call))?;
+        let opening = convert::whole_chunk(item)?;
+        self.write_from(grant, Whole(Some(opening))).await
+    }
+
+    /// Reads every chunk of the request.
+    pub(super) async fn read_batch(
+        &self,
+        request: Request<pb::ReadChunksRequest>,
+    ) -> Result<pb::ReadChunksResponse, ChunkError> {
+        let of_the_call = of_the_call(&request)?;
+        let items = request.into_inner().chunks;
+        if items.is_empty() {
+            self.node.admit_read(of_the_call.as_deref())?;
+        }
+        check_length(items.len())?;
+        let mut left = BATCH_BYTES_MAX;
+        let admitted = items.iter().map(|item| self.admit_item(item, of_the_call.as_deref(), &mut left));
+        let admitted: Vec<_> = admitted.collect();
+        let read = join_all(admitted.into_iter().map(|admitted| async { self.read_item(admitted?).await })).await;
+        let result = |outcome: Result<pb::ReadChunkResponse, ChunkError>| {
+            use pb::read_chunks_result::Outcome;
+            let outcome = outcome.map_or_else(|error| Outcome::Error(to_item_error(&error)), Outcome::Answer);
+            pb::ReadChunksResult { outcome: Some(outcome) }
+        };
+        Ok(pb::ReadChunksResponse { results: read.into_iter().map(result).collect() })
+    }
+
+    fn admit_item(
+        &self,
+        item: &pb::ReadChunksItem,
+        of_the_call: Option<&str>,
+        left: &mut u64,
+    ) -> Result<(ReadGrant, Place), ChunkError> {
+        let grant = self.node.admit_read(credential(&item.capability, of_the_call))?;
+        convert::permitted_chunk(&item.chunk_id, grant.place.chunk)?;
+        *left = left.checked_sub(grant.claims.size_bytes).ok_or_else(|| {
+            let problem = format!("are more than {BATCH_BYTES_MAX} bytes; read this one by ReadChunk");
+            ChunkError::field("chunks", problem)
+        })?;
+        let place = self.read_streams.take(&grant.account, grant.claims.size_bytes)?;
+        Ok((grant, place))
+    }
+
+    async fn read_item(&self, (grant, place): (ReadGrant, Place)) -> Result<pb::ReadChunkResponse, ChunkError> {
+        let pacer = self.node.paces.read(grant.account.tenant.as_ref(), grant.pace)?;
+        let store = self.node.store.on_account(grant.account);
+        let whole = Range { offset: 0, limit: None };
+        let (_reader, frame) = store.open_range(grant.place, grant.claims, whole, FRAME_BYTES_MAX).await?;
+        let frame = frame.map(convert::read_frame).unwrap_or_default();
+        let goes_on_at = pacer.moved(frame.data.as_ref().map_or(0, |data| data.content.len() as u64));
+        if let Some(goes_on_at) = goes_on_at {
+            tokio::time::sleep_until(goes_on_at).await;
+        }
+        drop(place);
+        Ok(pb::ReadChunkResponse { chunk: Some(convert::chunk_info(&grant.place, &grant.claims)), ..frame })
+    }
+}
