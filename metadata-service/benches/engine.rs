@@ -16,7 +16,7 @@ async fn commit(engine: &SledEngine, key: u64) -> Result<(), EngineError> {
     let decide = move |_: &dyn View| {
         let mut batch = Batch::default();
         batch.put(key.to_be_bytes().to_vec(), vec![7; ROW_BYTES]);
-        Ok(Decision { batch, frees_space: false })
+        Ok(Decision::adds(batch))
     };
     engine.commit(Box::new(decide)).await.map(drop)
 }

@@ -100,7 +100,7 @@ async fn commit_until(engine: Arc<SledEngine>, keys: Arc<Keys>, stop: Arc<Atomic
         let decide = move |_: &dyn View| {
             let mut batch = Batch::default();
             batch.put(key, vec![7; 200]);
-            Ok(Decision { batch, frees_space: false })
+            Ok(Decision::adds(batch))
         };
         engine.commit(Box::new(decide)).await?;
         commits += 1;

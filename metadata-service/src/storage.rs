@@ -277,7 +277,7 @@ async fn write_rows(
 }
 
 async fn commit(paths: &Paths, engine: &dyn Engine, batch: Batch) -> Result<(), StartError> {
-    let decided = engine.decide(move |_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ()))).await;
+    let decided = engine.decide(move |_view| Ok::<_, RowError>((Decision::frees(batch), ()))).await;
     decided.map_err(unreadable(&paths.metadata))
 }
 

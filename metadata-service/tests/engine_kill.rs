@@ -87,7 +87,7 @@ fn next_row(view: &dyn View) -> Result<(Decision, u64), EngineError> {
         batch.put(part_key(next, part), vec![7; PART_BYTES]);
         batch.delete(part_key(next.saturating_sub(PARTS_KEPT_FOR), part));
     }
-    Ok((Decision { batch, frees_space: false }, next))
+    Ok((Decision::adds(batch), next))
 }
 
 fn part_key(number: u64, part: u64) -> Vec<u8> {

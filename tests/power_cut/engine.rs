@@ -71,7 +71,7 @@ fn next_commit(view: &dyn View) -> Result<(Decision, u64), EngineError> {
         }
     }
     batch.put(b"count".to_vec(), next.to_be_bytes().to_vec());
-    Ok((Decision { batch, frees_space: false }, next))
+    Ok((Decision::adds(batch), next))
 }
 
 async fn commit_until_killed(folder: &Path) -> Result<()> {

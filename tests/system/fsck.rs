@@ -100,7 +100,7 @@ impl Checked {
         let planter = Planter { rows: rows.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect() };
         let mut batch = Batch::default();
         plant(&planter, &mut batch);
-        let planted = engine.decide(move |_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
+        let planted = engine.decide(move |_view| Ok::<_, RowError>((Decision::frees(batch), ())));
         planted.await.unwrap();
         offline.close().await;
         self.cluster.restart_metadata().await;

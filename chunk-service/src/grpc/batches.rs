@@ -1,10 +1,10 @@
 //! WriteChunks and ReadChunks: many small chunks in one call, each with a permission and an outcome of its own.
 //!
-//! Each item is what a call about it alone would be, with the same checks, on the account that its own capability names. All
+//! Each item is what a call about it alone would be, with the same checks, on the account that its own capability names. Some
 //! are under way at once, so that the journal makes what they write durable together. What a batch may hold is bounded by
 //! the message that writes, and by what the capabilities say before anything is read (I17).
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
 use proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, FRAME_BYTES_MAX};
 use proto::pb;
 use proto::status::to_item_error;
@@ -15,9 +15,11 @@ use super::credential::bearer;
 use super::handlers::Handlers;
 use crate::error::ChunkError;
 use crate::node::ReadGrant;
-use crate::places::Place;
 use crate::store::reading::Range;
 use crate::write::{Frame, FrameSource, Opening, SourceError};
+
+/// Items of one call that are under way at once: enough to share a sync, few enough that a call is not many callers.
+const UNDER_WAY: usize = 16;
 
 /// The one message of a chunk that came as a whole.
 struct Whole(Option<Opening>);
@@ -62,7 +64,8 @@ impl Handlers {
             self.node.admit_write(of_the_call.as_deref())?;
         }
         check_length(items.len())?;
-        let outcomes = join_all(items.into_iter().map(|item| self.write_item(item, of_the_call.as_deref()))).await;
+        let written = items.into_iter().map(|item| self.write_item(item, of_the_call.as_deref()));
+        let outcomes: Vec<_> = stream::iter(written).buffered(UNDER_WAY).collect().await;
         let result = |outcome: Result<pb::WriteChunkResponse, ChunkError>| {
             use pb::write_chunks_result::Outcome;
             let outcome = outcome.map_or_else(|error| Outcome::Error(to_item_error(&error)), Outcome::Answer);
@@ -92,10 +95,14 @@ impl Handlers {
             self.node.admit_read(of_the_call.as_deref())?;
         }
         check_length(items.len())?;
-        let mut left = BATCH_BYTES_MAX;
-        let admitted = items.iter().map(|item| self.admit_item(item, of_the_call.as_deref(), &mut left));
-        let admitted: Vec<_> = admitted.collect();
-        let read = join_all(admitted.into_iter().map(|admitted| async { self.read_item(admitted?).await })).await;
+        let grants = self.admit_all(&items, of_the_call.as_deref());
+        let held = grants.iter().flatten().map(|grant| grant.claims.size_bytes).sum();
+        // One place for all: they are one answer, of the tenant that the first is of.
+        let first = grants.iter().flatten().next();
+        let place = first.map(|grant| self.read_streams.take(&grant.account, held)).transpose()?;
+        let read = grants.into_iter().map(|grant| async { self.read_item(grant?).await });
+        let read: Vec<_> = stream::iter(read).buffered(UNDER_WAY).collect().await;
+        drop(place);
         let result = |outcome: Result<pb::ReadChunkResponse, ChunkError>| {
             use pb::read_chunks_result::Outcome;
             let outcome = outcome.map_or_else(|error| Outcome::Error(to_item_error(&error)), Outcome::Answer);
@@ -104,23 +111,22 @@ impl Handlers {
         Ok(pb::ReadChunksResponse { results: read.into_iter().map(result).collect() })
     }
 
-    fn admit_item(
-        &self,
-        item: &pb::ReadChunksItem,
-        of_the_call: Option<&str>,
-        left: &mut u64,
-    ) -> Result<(ReadGrant, Place), ChunkError> {
-        let grant = self.node.admit_read(credential(&item.capability, of_the_call))?;
-        convert::permitted_chunk(&item.chunk_id, grant.place.chunk)?;
-        *left = left.checked_sub(grant.claims.size_bytes).ok_or_else(|| {
-            let problem = format!("are more than {BATCH_BYTES_MAX} bytes; read this one by ReadChunk");
-            ChunkError::field("chunks", problem)
-        })?;
-        let place = self.read_streams.take(&grant.account, grant.claims.size_bytes)?;
-        Ok((grant, place))
+    /// Checks every permission, before any byte is read.
+    fn admit_all(&self, items: &[pb::ReadChunksItem], of_the_call: Option<&str>) -> Vec<Result<ReadGrant, ChunkError>> {
+        let mut left = BATCH_BYTES_MAX;
+        let admit = |item: &pb::ReadChunksItem| {
+            let grant = self.node.admit_read(credential(&item.capability, of_the_call))?;
+            convert::permitted_chunk(&item.chunk_id, grant.place.chunk)?;
+            left = left.checked_sub(grant.claims.size_bytes).ok_or_else(|| {
+                let problem = format!("are more than {BATCH_BYTES_MAX} bytes; read this one by ReadChunk");
+                ChunkError::field("chunks", problem)
+            })?;
+            Ok(grant)
+        };
+        items.iter().map(admit).collect()
     }
 
-    async fn read_item(&self, (grant, place): (ReadGrant, Place)) -> Result<pb::ReadChunkResponse, ChunkError> {
+    async fn read_item(&self, grant: ReadGrant) -> Result<pb::ReadChunkResponse, ChunkError> {
         let pacer = self.node.paces.read(grant.account.tenant.as_ref(), grant.pace)?;
         let store = self.node.store.on_account(grant.account);
         let whole = Range { offset: 0, limit: None };
@@ -130,7 +136,6 @@ impl Handlers {
         if let Some(goes_on_at) = goes_on_at {
             tokio::time::sleep_until(goes_on_at).await;
         }
-        drop(place);
         Ok(pb::ReadChunkResponse { chunk: Some(convert::chunk_info(&grant.place, &grant.claims)), ..frame })
     }
 }

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags};
@@ -100,6 +101,8 @@ pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
 pub(crate) struct FolderDisk {
     folder: OwnedFd,
     path: PathBuf,
+    /// Held while a name is made.
+    making: Mutex<()>,
     /// One `syncfs` makes everything durable.
     syncs_at_once: bool,
 }
@@ -110,7 +113,7 @@ impl FolderDisk {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
         let syncs_at_once = whole_sync::is_known_to_work(&folder)?;
-        Ok(Self { folder, path: path.to_path_buf(), syncs_at_once })
+        Ok(Self { folder, path: path.to_path_buf(), making: Mutex::default(), syncs_at_once })
     }
 
     /// The folder of what was moved aside; made when somebody has removed it.
@@ -182,6 +185,8 @@ fn sync_names(folder: &OwnedFd) -> io::Result<()> {
 impl Disk for FolderDisk {
     fn create_new(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        // The system makes one name of a folder at a time, and lets whoever waits for that spin; here they sleep.
+        let _turn = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let file = retry_on_intr(|| rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR))?;
         Ok(Box::new(File::from(file)))
     }

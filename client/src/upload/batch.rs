@@ -7,14 +7,15 @@
 use bytes::Bytes;
 use futures_util::future::join_all;
 use prost::Message as _;
+use proto::error::Reason;
 use proto::limits::{BATCH_ITEMS_MAX, METADATA_REQUEST_BYTES_MAX};
 use proto::pb;
 use proto::status::item_status;
 
-use super::UploadOptions;
 use super::input::{Input, Kept};
 use super::session::{Session, start_operation, start_request};
 use super::small::{Pending, SMALL_BYTES, SMALL_BYTES_PER_CALL, Small, write_all};
+use super::{Source, UploadOptions};
 use crate::blob::Blob;
 use crate::client::Client;
 use crate::error::Error;
@@ -34,6 +35,8 @@ struct Started {
     session: Session,
     plans: Vec<pb::BlockPlan>,
     small: Small,
+    /// Should it have to begin anew.
+    options: UploadOptions,
 }
 
 type Outcome = Result<Blob, Error>;
@@ -51,7 +54,7 @@ impl Client {
         for (content, options) in blobs {
             if content.len() as u64 > SMALL_BYTES {
                 outcomes.extend(self.upload_together(std::mem::take(&mut together)).await?);
-                outcomes.push(self.upload(super::Source::Bytes(content), options).await);
+                outcomes.push(self.upload(Source::Bytes(content), options).await);
                 continue;
             }
             let request = start_request(self, Some(content.len() as u64), options);
@@ -100,15 +103,17 @@ impl Client {
                 Some(pb::start_uploads_result::Outcome::Error(error)) => Err(self.item_error(operation, &error)),
                 None => Err(self.malformed(operation, "no outcome")),
             }?;
-            Ok(Started { session, plans, small })
+            Ok(Started { session, plans, small, options: options_of(request) })
         });
         Ok(started.collect())
     }
 
     /// Writes and commits; what cannot be written with the others goes on alone.
     async fn finish_all(&self, started: Vec<(usize, Started)>) -> Vec<(usize, Outcome)> {
-        let pending: Vec<_> =
-            started.iter().map(|(_, Started { session, plans, small })| Pending { session, plans, small }).collect();
+        let pending: Vec<_> = started
+            .iter()
+            .map(|(_, Started { session, plans, small, .. })| Pending { session, plans, small })
+            .collect();
         let written = write_all(&pending).await;
         let (mut whole, mut alone) = (Vec::new(), Vec::new());
         for ((index, upload), receipts) in started.into_iter().zip(written) {
@@ -166,10 +171,20 @@ impl Started {
             None => return self.session.commit(self.small.whole, receipts).await,
         };
         match answer {
+            // A crash of the service may take a plan with it that was given out just before.
+            Err(error) if error.reason() == Some(Reason::UploadNotFound) => {
+                let (client, source) = (self.session.handle.client.clone(), Source::Bytes(self.small.content()));
+                client.upload(source, self.options).await
+            }
             Err(error) if error.retryable() => self.session.commit(self.small.whole, receipts).await,
             answer => self.session.committed(answer).await,
         }
     }
+}
+
+fn options_of(request: pb::StartUploadRequest) -> UploadOptions {
+    let pb::StartUploadRequest { display_name, content_type, labels, .. } = request;
+    UploadOptions { display_name, content_type, labels: labels.into_iter().collect(), progress: None }
 }
 
 /// Blobs that fit into the same calls.

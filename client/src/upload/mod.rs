@@ -28,6 +28,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use proto::error::Reason;
 use proto::pb;
 
 use self::conductor::Conductor;
@@ -108,10 +109,23 @@ impl Client {
     /// [`Error`]; [`Error::Unsettled`] when the commit's answer was lost.
     pub async fn upload(&self, source: Source, options: UploadOptions) -> Result<Blob, Error> {
         let (input, small) = opened(source).await?;
+        let kept = input.kept();
+        let stored = self.upload_once(input, small.as_ref(), options.clone()).await;
+        match (stored, kept) {
+            // A crash of the service may take a plan with it that was given out just before.
+            (Err(error), Some(kept)) if error.reason() == Some(Reason::UploadNotFound) => {
+                tracing::debug!(%error, "the upload begins anew");
+                self.upload_once(Input::Kept(kept), small.as_ref(), options).await
+            }
+            (stored, _) => stored,
+        }
+    }
+
+    async fn upload_once(&self, input: Input, small: Option<&Small>, options: UploadOptions) -> Result<Blob, Error> {
         let meter = Meter::new(input.size_bytes(), options.progress.clone());
         let (session, plans) = Session::start(self, input.size_bytes(), options).await?;
         if let Some(small) = small
-            && let Some(receipts) = small::write_one(&session, &plans, &small).await
+            && let Some(receipts) = small::write_one(&session, &plans, small).await
         {
             meter.add(small.whole.size_bytes);
             return session.commit(small.whole, receipts).await;

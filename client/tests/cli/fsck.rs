@@ -163,7 +163,7 @@ fn rows_with(storage: &Path, batch: impl FnOnce(&[Row]) -> Batch) -> Vec<Row> {
         let engine = offline.service().engine();
         let all = KeyRange::prefix(b"");
         let batch = batch(&engine.scan(&all, usize::MAX).await.expect("rows can be read"));
-        let put = engine.decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
+        let put = engine.decide(|_view| Ok::<_, RowError>((Decision::frees(batch), ())));
         put.await.expect("rows can be written");
         let rows = engine.scan(&all, usize::MAX).await.expect("rows can be read");
         offline.close().await;

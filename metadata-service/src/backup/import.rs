@@ -188,7 +188,7 @@ async fn write(engine: &dyn Engine, writes: Writes) -> Result<(), EngineError> {
                 None => batch.delete(key),
             }
         }
-        engine.commit(Box::new(|_view| Ok(Decision { batch, frees_space: false }))).await?;
+        engine.commit(Box::new(|_view| Ok(Decision::adds(batch)))).await?;
     }
     Ok(())
 }

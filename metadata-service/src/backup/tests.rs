@@ -33,7 +33,7 @@ async fn import_into(storage: &Path, file: &Path) -> Result<Imported, ImportErro
 }
 
 async fn put(engine: &dyn Engine, batch: Batch) {
-    let put = engine.decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
+    let put = engine.decide(|_view| Ok::<_, RowError>((Decision::frees(batch), ())));
     put.await.unwrap();
 }
 

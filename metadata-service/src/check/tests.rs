@@ -111,7 +111,7 @@ async fn repaired(service: &Service) -> Vec<Finding> {
 }
 
 async fn write(service: &Service, batch: Batch) {
-    let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
+    let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision::frees(batch), ())));
     put.await.unwrap();
 }
 

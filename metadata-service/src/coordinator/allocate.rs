@@ -49,7 +49,7 @@ pub fn decide(view: &dyn View, context: &Context<'_>, command: &AllocateBlocks) 
     renew(context, &mut upload);
     batch.set(keys::upload(tenant, blob), &upload);
     let upload = Upload::of_record(tenant, blob, &upload, context.now_ms);
-    Ok((Decision { batch, frees_space: false }, Planned { upload, blocks }))
+    Ok((Decision::adds(batch), Planned { upload, blocks }))
 }
 
 fn planned_before(

@@ -127,7 +127,7 @@ pub fn step(view: &dyn View, context: &Context<'_>, blocks: &Blocks) -> Outcome<
             }
         }
     };
-    Ok((Decision { batch, frees_space: true }, step))
+    Ok((Decision::frees(batch), step))
 }
 
 fn task(view: &dyn View, blocks: &Blocks, row: &GarbageRecord) -> Result<Task, MetadataError> {

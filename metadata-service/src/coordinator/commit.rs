@@ -56,7 +56,7 @@ pub fn decide(view: &dyn View, context: &Context<'_>, command: &CommitUpload) ->
     trim(view, context, &upload, command, &mut batch)?;
     let record = appear(context, upload, command, &mut batch);
     // It replaces rows more than it adds any, and finishing what was begun is what frees the rest.
-    Ok((Decision { batch, frees_space: true }, Blob::new(tenant, blob, record)))
+    Ok((Decision::frees(batch), Blob::new(tenant, blob, record)))
 }
 
 fn incomplete(problem: impl Into<String>, block_index: Option<u64>) -> MetadataError {

@@ -50,5 +50,5 @@ pub fn decide(view: &dyn View, context: &Context<'_>, command: &DeleteBlob) -> O
     let garbage = GarbageRecord { tenant: tenant.clone(), first_block: 0 };
     batch.set(keys::garbage(due_ms, GarbageKind::Blob, blob), &garbage);
     once.remember(&mut batch, context, blob.as_bytes());
-    Ok((Decision { batch, frees_space: true }, ()))
+    Ok((Decision::frees(batch), ()))
 }

@@ -60,5 +60,5 @@ fn end(
     batch.set(keys::upload(tenant, blob), &upload);
     let garbage = GarbageRecord { tenant: tenant.clone(), first_block: 0 };
     batch.set(keys::garbage(due_ms, GarbageKind::Upload, blob), &garbage);
-    Ok(Decision { batch, frees_space: true })
+    Ok(Decision::frees(batch))
 }

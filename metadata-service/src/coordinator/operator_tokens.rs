@@ -71,7 +71,7 @@ pub fn rotate_admin(view: &dyn View, context: &Context<'_>, command: &RotateAdmi
     batch.set(keys::token(*current), &ending);
     batch.set(keys::token(token.key_id), &next);
     once.remember(&mut batch, context, token.key_id.as_bytes());
-    Ok((Decision { batch, frees_space: true }, (token, expire_ms)))
+    Ok((Decision::frees(batch), (token, expire_ms)))
 }
 
 /// Makes a token by which one node can join; returns it and when it ends. A repeat of the request shows the same one.
@@ -94,5 +94,5 @@ pub fn create_join(view: &dyn View, context: &Context<'_>, command: &CreateJoinT
     let mut batch = Batch::default();
     batch.set(keys::token(token.key_id), &row);
     once.remember(&mut batch, context, token.key_id.as_bytes());
-    Ok((Decision { batch, frees_space: false }, (token, expire_ms)))
+    Ok((Decision::adds(batch), (token, expire_ms)))
 }

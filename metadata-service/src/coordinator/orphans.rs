@@ -34,5 +34,5 @@ pub fn condemn(view: &dyn View, context: &Context<'_>, node: NodeId, chunks: &[C
         batch.set(keys::garbage_chunk(not_before_ms, chunk), &GarbageChunkRecord::new(node, None, &binding));
         condemned += 1;
     }
-    Ok((Decision { batch, frees_space: true }, condemned))
+    Ok((Decision::frees(batch), condemned))
 }

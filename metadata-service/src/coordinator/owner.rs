@@ -75,7 +75,7 @@ mod tests {
             }
         }
         batch.put([keys::BLOBS, b"?"].concat(), Vec::new());
-        let put = engine.decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
+        let put = engine.decide(|_view| Ok::<_, RowError>((Decision::frees(batch), ())));
         put.await.unwrap();
         for (number, tenant) in expected {
             assert_eq!(search(&engine, id(number)).await.unwrap(), Some(tenant.clone()), "{number}");

@@ -105,7 +105,7 @@ pub fn forget(view: &dyn View, context: &Context<'_>, keys: &[Vec<u8>]) -> Outco
         }
     }
     let forgotten = batch.len() as u64;
-    Ok((Decision { batch, frees_space: true }, forgotten))
+    Ok((Decision::frees(batch), forgotten))
 }
 
 /// The id that a request row keeps.

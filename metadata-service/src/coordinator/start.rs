@@ -60,8 +60,10 @@ pub fn decide(view: &dyn View, context: &Context<'_>, command: &StartUpload) -> 
     once.remember(&mut batch, context, blob.as_bytes());
     batch.set(keys::usage(tenant), &usage);
     batch.set(keys::upload(tenant, blob), &upload);
+    // Of one block a crash loses a plan whose commit finds nothing to commit; whoever wrote more of it would lose more.
+    let answered_early = upload.declared_bytes.is_some_and(|bytes| bytes <= upload.block_size_bytes);
     let upload = Upload::of_record(tenant, blob, &upload, context.now_ms);
-    Ok((Decision { batch, frees_space: false }, Planned { upload, blocks }))
+    Ok((Decision { answered_early, ..Decision::adds(batch) }, Planned { upload, blocks }))
 }
 
 fn fingerprint(command: &StartUpload) -> Fingerprint {

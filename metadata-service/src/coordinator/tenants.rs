@@ -143,7 +143,7 @@ pub fn register(view: &dyn View, context: &Context<'_>, command: &RegisterTenant
     batch.set(keys::tenant(tenant), &record);
     batch.set(keys::usage(tenant), &usage);
     once.remember(&mut batch, context, token.key_id.as_bytes());
-    Ok((Decision { batch, frees_space: false }, (Tenant { tenant: tenant.clone(), record, usage }, token)))
+    Ok((Decision::adds(batch), (Tenant { tenant: tenant.clone(), record, usage }, token)))
 }
 
 /// Changes a tenant's quota, class or rates.
@@ -165,7 +165,7 @@ pub fn update(view: &dyn View, context: &Context<'_>, command: &UpdateTenant) ->
     let mut batch = Batch::default();
     batch.set(keys::tenant(&command.tenant), &tenant.record);
     once.remember(&mut batch, context, &[]);
-    Ok((Decision { batch, frees_space: true }, tenant))
+    Ok((Decision::frees(batch), tenant))
 }
 
 /// Removes a tenant that holds nothing. Blobs that it deleted stay queued for the collector, and so does the row that
@@ -191,7 +191,7 @@ pub fn delete(view: &dyn View, context: &Context<'_>, request: &RequestId, tenan
         batch.delete(keys::usage(tenant));
     }
     once.remember(&mut batch, context, &[]);
-    Ok((Decision { batch, frees_space: true }, ()))
+    Ok((Decision::frees(batch), ()))
 }
 
 /// Makes the next main token, which is good for everything until `expire_ms`: when the token ends that makes it. The main
@@ -223,7 +223,7 @@ pub fn rotate_token(
     batch.set(keys::token(token.key_id), &row_of(context, tenant, &token, Scopes::ALL, expire_ms));
     batch.set(keys::tenant(tenant), &record);
     once.remember(&mut batch, context, token.key_id.as_bytes());
-    Ok((Decision { batch, frees_space: true }, token))
+    Ok((Decision::frees(batch), token))
 }
 
 /// Returns a tenant.

@@ -135,7 +135,7 @@ pub fn create(view: &dyn View, context: &Context<'_>, command: &CreateTenantToke
     batch.set(keys::tenant(tenant), &record);
     once.remember(&mut batch, context, token.key_id.as_bytes());
     let made = described(&record, token.key_id, &row);
-    Ok((Decision { batch, frees_space: false }, (token, made)))
+    Ok((Decision::adds(batch), (token, made)))
 }
 
 /// Takes those tokens out of the tenant's row that have no row of their own (those of an import without secrets), and, if
@@ -188,7 +188,7 @@ pub fn revoke(view: &dyn View, context: &Context<'_>, command: &RevokeTenantToke
     batch.delete(keys::token(*key_id));
     batch.set(keys::tenant(tenant), &record);
     once.remember(&mut batch, context, &[]);
-    Ok((Decision { batch, frees_space: true }, ()))
+    Ok((Decision::frees(batch), ()))
 }
 
 /// Lists a tenant's tokens, the main ones first.
@@ -237,5 +237,5 @@ pub fn forget(view: &dyn View, context: &Context<'_>, key_ids: &[TokenKeyId]) ->
         }
     }
     owners.iter().for_each(|(tenant, owner)| batch.set(keys::tenant(tenant), owner));
-    Ok((Decision { batch, frees_space: true }, forgotten))
+    Ok((Decision::frees(batch), forgotten))
 }

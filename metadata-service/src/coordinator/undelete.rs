@@ -53,7 +53,7 @@ pub fn decide(view: &dyn View, context: &Context<'_>, command: &UndeleteBlob) ->
     };
     once.remember(&mut batch, context, blob.as_bytes());
     // It replaces rows more than it adds any.
-    Ok((Decision { batch, frees_space: true }, Blob::new(tenant, blob, record)))
+    Ok((Decision::frees(batch), Blob::new(tenant, blob, record)))
 }
 
 fn restore(

@@ -87,7 +87,7 @@ fn reverse(choices: &mut Choices<'_>) -> Vec<u8> {
 fn put(engine: &MemoryEngine, key: Vec<u8>, value: Vec<u8>) {
     let mut batch = Batch::default();
     batch.put(key, value);
-    let put = engine.decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
+    let put = engine.decide(|_view| Ok::<_, RowError>((Decision::frees(batch), ())));
     at_once(put).expect("the engine takes a small row");
 }
 

@@ -80,7 +80,7 @@ pub fn report(view: &dyn View, context: &Context<'_>, node: NodeId, reports: &[C
             (None, _) | (Some(_), None) => {}
         }
     }
-    Ok((Decision { batch, frees_space: true }, ()))
+    Ok((Decision::frees(batch), ()))
 }
 
 /// Notes whose the damaged chunks of a batch of reports are, at most [`REPORTS_MAX`]. A chunk that was known to be

@@ -142,7 +142,7 @@ fn change(
         }
         None => known,
     };
-    Ok((Decision { batch, frees_space: true }, record))
+    Ok((Decision::frees(batch), record))
 }
 
 #[cfg(test)]

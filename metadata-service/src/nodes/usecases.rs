@@ -54,7 +54,7 @@ pub fn register(
     batch.set(key, &TokenRecord { holder: Holder::Join(Some(command.node)), ..token });
     batch.set(keys::token(own.key_id), &tokens::record(&own, Holder::Node(command.node)));
     batch.set(keys::node(command.node), &record);
-    Ok((Decision { batch, frees_space: false }, record))
+    Ok((Decision::adds(batch), record))
 }
 
 /// Notes that a node is reached elsewhere now.
@@ -67,7 +67,7 @@ pub fn move_to(view: &dyn View, node: NodeId, endpoint: &str) -> Outcome<NodeRec
     let record = NodeRecord { endpoint: endpoint.to_owned(), ..known };
     let mut batch = Batch::default();
     batch.set(key, &record);
-    Ok((Decision { batch, frees_space: true }, record))
+    Ok((Decision::frees(batch), record))
 }
 
 /// What the metadata holds of a chunk.

@@ -70,7 +70,7 @@ mod tests {
         for name in ["a", "b", "c", "d", "e", "garbage"] {
             batch.set(keys::worker(name), &WorkerRecord { paused: true, ..WorkerRecord::default() });
         }
-        let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
+        let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision::frees(batch), ())));
         put.await.unwrap();
         load(&service).await.unwrap();
         assert!(service.workers().record(WorkerName::Garbage).paused);

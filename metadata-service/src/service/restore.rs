@@ -115,7 +115,7 @@ fn decide(view: &dyn View, lost_time: LostTime) -> Outcome<Vec<RestoreRecord>> {
     }
     let mut batch = Batch::default();
     batch.set(keys::cluster(), &row);
-    Ok((Decision { batch, frees_space: true }, row.restores))
+    Ok((Decision::frees(batch), row.restores))
 }
 
 #[cfg(test)]
@@ -143,7 +143,7 @@ mod tests {
         service.shared.restores.set(row.restores.clone());
         let mut batch = Batch::default();
         batch.set(keys::cluster(), &row);
-        let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
+        let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision::frees(batch), ())));
         put.await.unwrap();
         service
     }

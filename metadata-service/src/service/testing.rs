@@ -70,6 +70,6 @@ pub(crate) fn parts(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Parts {
 pub(crate) async fn damage(service: &Service, key: Vec<u8>) {
     let mut batch = Batch::default();
     batch.put(key, b"no record at all".to_vec());
-    let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: false }, ())));
+    let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision::adds(batch), ())));
     put.await.unwrap();
 }

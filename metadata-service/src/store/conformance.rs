@@ -50,7 +50,7 @@ pub(crate) fn puts(rows: &[(&[u8], &[u8])]) -> Batch {
 
 /// Commits a batch that was decided beforehand.
 pub(crate) async fn commit(engine: &dyn Engine, batch: Batch) -> Result<u64, EngineError> {
-    engine.commit(Box::new(|_| Ok(Decision { batch, frees_space: false }))).await
+    engine.commit(Box::new(|_| Ok(Decision::adds(batch)))).await
 }
 
 /// A row.
@@ -142,7 +142,7 @@ async fn a_closure_sees_what_was_committed_and_its_own_sequence(engine: &Shared)
         let rows = view.scan(&KeyRange::prefix(b"sees/"), 1)?;
         let batch = puts(&[(b"sees/c", b"3")]);
         assert_eq!(view.get(b"sees/c")?, None);
-        Ok::<_, EngineError>((Decision { batch, frees_space: false }, (rows, view.get(b"sees/b")?)))
+        Ok::<_, EngineError>((Decision::adds(batch), (rows, view.get(b"sees/b")?)))
     });
     let (rows, second) = seen.await.unwrap();
     assert_eq!((rows, second.as_deref()), (vec![row(b"sees/a", b"1")], Some(b"2".as_slice())));
@@ -199,7 +199,7 @@ fn increment(view: &dyn View, key: &[u8]) -> Result<(Decision, u64), EngineError
     let next = number(view.get(key)?) + 1;
     let mut batch = Batch::default();
     batch.put(key.to_vec(), next.to_be_bytes().to_vec());
-    Ok((Decision { batch, frees_space: false }, next))
+    Ok((Decision::adds(batch), next))
 }
 
 async fn racing_increments_lose_nothing(engine: &Shared) {

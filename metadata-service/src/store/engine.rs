@@ -5,7 +5,7 @@
 //! * **Decided in order.** The closures of commits run one after the other; each sees every write that was accepted
 //!   before it, durable or not, so two commands can never both pass one check.
 //! * **Durable on return.** [`Engine::commit`] returns after the writes survive a power cut (the memory engine: the
-//!   process); an error of the engine means that the outcome is unknown, and the engine takes no further commit (I19).
+//!   process), unless the closure waives that ([`Decision::answered_early`]); an error of the engine means that the outcome is unknown, and the engine takes no further commit (I19).
 //! * **Shown only when durable** (I3). [`Engine::get`] and [`Engine::scan`] never return a write that a crash could
 //!   still take back: they wait for its sync.
 //! * **Sequence.** Commits that write are numbered from 1 without gaps, across restarts.
@@ -175,6 +175,21 @@ pub struct Decision {
     pub batch: Batch,
     /// Whether it frees more than it takes: such commits are let through on a nearly full disk.
     pub frees_space: bool,
+    /// Whether its caller is told as soon as every later commit will see it, and not only when it is durable. For what is
+    /// worth nothing without a later commit that is: a crash in between leaves neither.
+    pub answered_early: bool,
+}
+
+impl Decision {
+    /// Writes that take more than they free.
+    pub fn adds(batch: Batch) -> Self {
+        Self { batch, ..Self::default() }
+    }
+
+    /// Writes that free more than they take.
+    pub fn frees(batch: Batch) -> Self {
+        Self { batch, frees_space: true, ..Self::default() }
+    }
 }
 
 /// A type-erased closure. It is pure: it may run on any thread, and must not block.

@@ -84,7 +84,7 @@ pub fn change(view: &dyn View, name: WorkerName, change: Change, now_ms: u64) ->
     if record != known {
         batch.set(key, &record);
     }
-    Ok((Decision { batch, frees_space: true }, (record, view.sequence())))
+    Ok((Decision::frees(batch), (record, view.sequence())))
 }
 
 /// A worker at one service, as it is.

@@ -53,7 +53,7 @@ async fn open_one(engine: &dyn Engine, number: u64) {
             &UsageRecord { reserved_bytes, reserved_blobs: before.reserved_blobs + 1, ..before },
         );
         batch.set(keys::upload(&posts(), BlobId::generate(number, &SeededEntropy::new(number))), &pending());
-        Ok::<_, RowError>((Decision { batch, frees_space: false }, ()))
+        Ok::<_, RowError>((Decision::adds(batch), ()))
     };
     engine.decide(open).await.unwrap();
 }
@@ -61,7 +61,7 @@ async fn open_one(engine: &dyn Engine, number: u64) {
 async fn set_usage(engine: &dyn Engine, usage: UsageRecord) {
     let mut batch = Batch::default();
     batch.set(keys::usage(&posts()), &usage);
-    let set = engine.decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: false }, ())));
+    let set = engine.decide(|_view| Ok::<_, RowError>((Decision::adds(batch), ())));
     set.await.unwrap();
 }
 
@@ -173,7 +173,7 @@ async fn i11_a_large_tenant_s_usage_is_not_set_to_a_sum_of_the_past() {
         let repair = move |view: &dyn View| {
             let mut batch = Batch::default();
             recount(view, &posts(), Count { stored, sum }, &mut batch)?;
-            Ok::<_, MetadataError>((Decision { batch, frees_space: true }, ()))
+            Ok::<_, MetadataError>((Decision::frees(batch), ()))
         };
         engine.decide(repair).await.unwrap();
         let usage: Option<UsageRecord> = rows::load(&engine, &keys::usage(&posts())).await.unwrap();

@@ -56,7 +56,7 @@ pub fn unreferenced(view: &dyn View, context: &Context<'_>, rows: &[ChunkRow]) -
         let condemned = Condemned { node: record.node, binding: record.binding(chunk), tenant: record.tenant };
         found.chunks.push((*row, condemned));
     }
-    Ok((Decision { batch, frees_space: true }, found))
+    Ok((Decision::frees(batch), found))
 }
 
 /// Whether the block's row, if there is one, lists the chunk: a lost reverse row alone makes no garbage.
@@ -71,5 +71,5 @@ pub fn gone(rows: &[ChunkRow]) -> Decision {
     for (not_before_ms, chunk) in rows {
         batch.delete(keys::garbage_chunk(*not_before_ms, *chunk));
     }
-    Decision { batch, frees_space: true }
+    Decision::frees(batch)
 }

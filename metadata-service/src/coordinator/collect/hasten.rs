@@ -49,12 +49,12 @@ pub fn walk(view: &dyn View, context: &Context<'_>, tenant: &TenantId, walk: &Wa
     let mut batch = Batch::default();
     for row in &rows {
         if walk.leaving_bytes >= excess || !pass(view, context, tenant, row, &mut walk, &mut batch)? {
-            return Ok((Decision { batch, frees_space: true }, walk));
+            return Ok((Decision::frees(batch), walk));
         }
     }
     walk.more = rows.len() == BLOBS_PER_COMMIT;
     walk.after = rows.last().map(|row| row.0.to_vec());
-    Ok((Decision { batch, frees_space: true }, walk))
+    Ok((Decision::frees(batch), walk))
 }
 
 /// By how much a tenant's deleted blobs exceed its quota, if it has one.

@@ -34,7 +34,7 @@ async fn refer(engine: &dyn Engine, chunk: ChunkId, there: bool) {
     } else {
         batch.delete(keys::reverse(node(), chunk));
     }
-    let put = engine.decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: false }, ())));
+    let put = engine.decide(|_view| Ok::<_, RowError>((Decision::adds(batch), ())));
     put.await.unwrap();
 }
 
@@ -143,7 +143,7 @@ async fn whose_a_damaged_chunk_is_its_block_s_row_tells_and_each_row_is_read_onc
         let mut batch = Batch::default();
         batch.set(keys::block(block), &record);
         batch.put(keys::upload(&"old".parse().unwrap(), blob), Vec::new());
-        let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: false }, ())));
+        let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision::adds(batch), ())));
         put.await.unwrap();
     };
     put(record).await;

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::database::Database;
 use super::space::Room;
-use crate::store::engine::{Batch, Decide, EngineError, KeyRange, Row, View};
+use crate::store::engine::{Batch, Decide, Decision, EngineError, KeyRange, Row, View};
 use crate::store::feed::Writes;
 
 /// Where a commit's caller waits.
@@ -33,12 +33,14 @@ pub(super) struct Group {
     /// Commits that it has looked at, refused ones too.
     taken: usize,
     waiting: Vec<(Answer, u64)>,
+    /// Callers that do not wait for the sync.
+    hasty: Vec<(Answer, u64)>,
 }
 
 impl Group {
     /// An empty group after the commit with this sequence.
     pub(super) fn after(sequence: u64) -> Self {
-        Self { writes: Writes::new(), sequence, bytes: 0, taken: 0, waiting: Vec::new() }
+        Self { writes: Writes::new(), sequence, bytes: 0, taken: 0, waiting: Vec::new(), hasty: Vec::new() }
     }
 
     /// Whether no further commit should join. Refused ones count: else a stream of them would keep the accepted ones from
@@ -51,20 +53,21 @@ impl Group {
     pub(super) fn take(&mut self, database: &Database, room: &Room, decide: Decide, answer: Answer) {
         self.taken += 1;
         match self.decided(database, room, decide) {
-            Ok(batch) if batch.is_empty() && seeded!(RepeatNotDurable) => tell(answer, Ok(self.sequence)),
-            Ok(batch) => {
-                self.accept(batch);
-                self.waiting.push((answer, self.sequence));
+            Ok(decision) if decision.batch.is_empty() && seeded!(RepeatNotDurable) => tell(answer, Ok(self.sequence)),
+            Ok(decision) => {
+                self.accept(decision.batch);
+                let waiting = if decision.answered_early { &mut self.hasty } else { &mut self.waiting };
+                waiting.push((answer, self.sequence));
             }
             Err(refusal) => tell(answer, Err(refusal)),
         }
     }
 
-    fn decided(&self, database: &Database, room: &Room, decide: Decide) -> Result<Batch, EngineError> {
+    fn decided(&self, database: &Database, room: &Room, decide: Decide) -> Result<Decision, EngineError> {
         let decision = decide(&Accepted { database, writes: &self.writes, sequence: self.sequence + 1 })?;
         decision.batch.check_bounds()?;
         room.check(&decision)?;
-        Ok(decision.batch)
+        Ok(decision)
     }
 
     fn accept(&mut self, batch: Batch) {
@@ -75,9 +78,14 @@ impl Group {
         }
     }
 
-    /// Tells every caller how it ended.
+    /// Tells those who do not wait for the sync that the group is applied.
+    pub(super) fn answer_early(&mut self) {
+        self.hasty.drain(..).for_each(|(answer, sequence)| tell(answer, Ok(sequence)));
+    }
+
+    /// Tells every other caller how it ended.
     pub(super) fn answer(self, outcome: &Result<(), EngineError>) {
-        for (answer, sequence) in self.waiting {
+        for (answer, sequence) in self.waiting.into_iter().chain(self.hasty) {
             tell(answer, outcome.clone().map(|()| sequence));
         }
     }

@@ -1,9 +1,9 @@
 //! The writer: one thread that decides, applies and syncs all commits, a group at a time.
 //!
-//! Invariants: I15 (nobody is answered before the group's sync), I19 (the first failure ends all commits).
+//! Invariants: I15 (nobody is answered before the group's sync who did not waive it), I19 (the first failure ends all commits).
 //!
 //! Order: take what has queued up and decide it against the database and the group so far; publish the group's keys;
-//! apply it as one batch; sync; withdraw the keys; answer everyone. There is no artificial delay: what queues up during
+//! apply it as one batch; answer who waived the sync; sync; withdraw the keys; answer all others. There is no artificial delay: what queues up during
 //! a sync is the next group, so groups grow with the load.
 //!
 //! Crash: before the batch is in the log the group never was; after it the group may be there although nobody was
@@ -93,6 +93,7 @@ impl Writer {
         failpoint!("engine.group_decided");
         let in_flight = self.shared.apply(std::mem::take(&mut group.writes), group.sequence)?;
         failpoint!("engine.batch_applied");
+        group.answer_early();
         self.log.sync().map_err(|error| self.shared.latch.fail("sync its log", error))?;
         self.sequence = group.sequence;
         self.shared.settle(&in_flight);

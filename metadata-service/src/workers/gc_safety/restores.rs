@@ -107,7 +107,7 @@ async fn restored(rows: Vec<Row>, sequence: u64, now_ms: u64) -> MemoryEngine {
             };
             batch.put(key.to_vec(), value);
         }
-        let put = engine.decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
+        let put = engine.decide(|_view| Ok::<_, RowError>((Decision::frees(batch), ())));
         put.await.unwrap();
     }
     engine

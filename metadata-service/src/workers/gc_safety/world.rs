@@ -409,6 +409,6 @@ async fn write_cluster(engine: &MemoryEngine, cluster: &Cluster) {
     let row = ClusterRecord { cluster: id, epoch, key_check, create_ms: 1, schema: SCHEMA, restores: Vec::new() };
     let mut batch = Batch::default();
     batch.set(keys::cluster(), &row);
-    let put = engine.decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: false }, ())));
+    let put = engine.decide(|_view| Ok::<_, RowError>((Decision::adds(batch), ())));
     put.await.unwrap();
 }

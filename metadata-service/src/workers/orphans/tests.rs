@@ -74,7 +74,7 @@ async fn refer(service: &Service, node: NodeId, chunk: ChunkId) {
 }
 
 async fn write(service: &Service, batch: Batch) {
-    let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: false }, ())));
+    let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision::adds(batch), ())));
     put.await.unwrap();
 }
 

@@ -186,7 +186,7 @@ async fn rows_of_a_start(service: &Service, join: &[TokenKeyId]) {
     for token in join {
         batch.set(keys::token(*token), &TokenRecord::new(Holder::Join(None), sum()));
     }
-    let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision { batch, frees_space: true }, ())));
+    let put = service.engine().decide(|_view| Ok::<_, RowError>((Decision::frees(batch), ())));
     put.await.unwrap();
 }
 

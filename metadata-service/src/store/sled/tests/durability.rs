@@ -26,7 +26,7 @@ fn increment(engine: &Arc<SledEngine>) -> Started<u64> {
         let decide = |view: &dyn crate::store::engine::View| {
             let next = number(view.get(b"count")?) + 1;
             let batch = puts(&[(b"count", &next.to_be_bytes())]);
-            Ok((Decision { batch, frees_space: false }, next))
+            Ok((Decision::adds(batch), next))
         };
         engine.decide(decide).await
     })

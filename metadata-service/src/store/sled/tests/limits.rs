@@ -4,7 +4,7 @@ use super::*;
 use crate::store::engine::{Batch, Decision};
 
 async fn commit_that(engine: &SledEngine, batch: Batch, frees_space: bool) -> Result<u64, EngineError> {
-    engine.commit(Box::new(move |_| Ok(Decision { batch, frees_space }))).await
+    engine.commit(Box::new(move |_| Ok(Decision { frees_space, ..Decision::adds(batch) }))).await
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn a_commit_refused_for_space_is_not_seen_by_the_next_one_of_its_group() {
     let frees = Box::pin(async move {
         let decide = |view: &dyn crate::store::engine::View| {
             assert_eq!((view.get(b"a")?, view.sequence()), (None, 2));
-            Ok(Decision { batch: puts(&[(b"b", b"1")]), frees_space: true })
+            Ok(Decision::frees(puts(&[(b"b", b"1")])))
         };
         engine.commit(Box::new(decide)).await
     });

@@ -37,7 +37,7 @@ impl Command {
         }
         // Something that depends on what was seen.
         batch.put(b"seen".to_vec(), format!("{:?}", seen.2).into_bytes().into_iter().take(1000).collect());
-        Ok((Decision { batch, frees_space: false }, seen))
+        Ok((Decision::adds(batch), seen))
     }
 }
 
