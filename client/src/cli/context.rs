@@ -19,6 +19,9 @@ use super::credentials::{Credential, Credentials, Holder, Secret};
 use super::failure::{Exit, Failure, Scene};
 use super::output::Output;
 
+/// Holds the token to use.
+pub(crate) const TOKEN_VARIABLE: &str = "MINI_TECTONIC_TOKEN";
+
 /// Everything that is given from outside.
 #[derive(Clone)]
 pub(crate) struct Context {
@@ -271,7 +274,7 @@ fn given_token(global: &Global) -> Result<Option<Secret>, Failure> {
     if let Some(path) = &global.token_file {
         return read_token(path).map(Some);
     }
-    if let Some(token) = variable("MINI_TECTONIC_TOKEN") {
+    if let Some(token) = variable(TOKEN_VARIABLE) {
         let not_text = |_bytes| Failure::new(Exit::Usage, "MINI_TECTONIC_TOKEN is not text");
         return token.into_string().map_err(not_text).map(|token| Some(Secret::from(token.trim())));
     }

@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::process::Process;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, TOKEN_VARIABLE};
 use crate::cli::credentials::{Credential, Credentials, Holder};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::services::{self, Options, Services};
@@ -140,6 +140,8 @@ impl Running {
         let command = |program: &Path| {
             let mut command = Command::new(program);
             command.arg("--storage").arg(&storage).args(["--listen", "127.0.0.1:0"]);
+            // They have no use for it.
+            command.env_remove(TOKEN_VARIABLE);
             command
         };
         let metadata = Service::start("metadata-service", command(metadata), folder).await?;
