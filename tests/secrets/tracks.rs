@@ -1,7 +1,8 @@
 //! What the processes of a session leave in `/proc` for everybody to see: command lines, and what they inherited.
 //!
 //! A thread looks again and again at every process that runs one of our programs, so that those are seen too which our
-//! programs start.
+//! programs start. A process that is just being started is a copy of the one that starts it, until it runs its own
+//! program: what is seen of that takes the copy's place.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,12 +74,11 @@ impl Watcher {
 fn look(programs: &Path, seen: &Seen) {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-        let known = seen.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&pid);
-        if known || program(pid).is_none_or(|path| path.parent() != Some(programs)) {
-            continue;
-        }
-        if let Some(track) = track(pid) {
-            seen.lock().unwrap_or_else(PoisonError::into_inner).entry(pid).or_insert(track);
+        let Some(program) = program(pid).filter(|path| path.parent() == Some(programs)) else { continue };
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = seen.get(&pid).is_some_and(|known| program.file_name() == Some(known.program.as_ref()));
+        if !is_known && let Some(track) = track(pid) {
+            seen.insert(pid, track);
         }
     }
 }
