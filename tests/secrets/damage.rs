@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::site::{Site, files};
 
-const KEYS: [&str; 5] =
-    ["metadata/cluster.key", "chunks/node.key", "admin.token", "certs/server.key", "credentials.toml"];
+const KEYS: [&str; 4] = ["metadata/cluster.key", "chunks/node.key", "admin.token", "certs/server.key"];
 
-/// Without these nothing can start. The others are asked for by some starts, or look like something else that will do.
+/// Without these nothing can start. The others are asked for by some starts, or still hold what will do. Nothing starts
+/// over one that is open.
 const NEEDED: [&str; 2] = ["metadata/cluster.key", "chunks/node.key"];
 
 /// Starts services over copies of what the session left, each with one file of secrets spoiled in one way.
@@ -20,7 +20,6 @@ pub(crate) fn starts(site: &mut Site) -> Result<()> {
             let folder = site.fresh("damaged");
             copy(site, "storage", &folder)?;
             copy(site, "certs", &format!("{folder}/certs"))?;
-            std::fs::copy(site.path("credentials.toml"), site.path(&format!("{folder}/credentials.toml")))?;
             let path = site.path(&format!("{folder}/{key}"));
             let content = std::fs::read_to_string(&path).with_context(|| format!("read {key}"))?;
             site.write(&format!("{folder}/{key}"), spoil(&content).as_bytes())?;
@@ -32,7 +31,7 @@ pub(crate) fn starts(site: &mut Site) -> Result<()> {
             flags.extend(["--chunk-listen", "127.0.0.1:0", "--tls-dir", &tls, "-vv"]);
             let log = format!("{}-{way}.log", key.replace('/', "-"));
             let started = site.try_service("mini-tectonic-rs", &flags, &log)?.is_some();
-            ensure!(!(started && NEEDED.contains(&key) && way != "open"), "it started over {key}, {way}");
+            ensure!(!(started && (way == "open" || NEEDED.contains(&key))), "it started over {key}, {way}");
             // It was made open on purpose; what is looked for is what is said of it.
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         }

@@ -1,5 +1,8 @@
 //! Credentials where they do no good: wrong, damaged, misplaced. Each is a secret that somebody may have mistyped.
 
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
 use anyhow::{Result, ensure};
 use proto::METHOD_PATHS;
 use proto::checksum::crc32c;
@@ -39,6 +42,16 @@ pub(crate) fn wrong_tokens(site: &mut Site) -> Result<()> {
         site.write("damaged-credentials.toml", damaged.as_bytes())?;
         let damaged = line(&format!("list-blobs -t {tenant} -vv"));
         site.expect(1, &damaged.with("MINI_TECTONIC_CREDENTIALS", "damaged-credentials.toml"))?;
+    }
+    for (file, variable) in
+        [("credentials.toml", "MINI_TECTONIC_CREDENTIALS"), ("wrong.token", "MINI_TECTONIC_TOKEN_FILE")]
+    {
+        let set_mode = |site: &Site, mode| set_permissions(site.path(file), Permissions::from_mode(mode));
+        set_mode(site, 0o644)?;
+        let ended = site.expect(1, &line(&format!("list-blobs -t {tenant} -vv")).with(variable, file))?;
+        set_mode(site, 0o600)?;
+        let said = String::from_utf8_lossy(site.places.bytes(ended.err)).into_owned();
+        ensure!(said.contains("(mode 0644); 'chmod 600 "), "a file that others can read is not told of: {said}");
     }
     Ok(())
 }

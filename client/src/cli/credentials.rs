@@ -20,8 +20,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use proto::ids::TenantId;
@@ -154,11 +153,6 @@ impl Credentials {
         }))
     }
 
-    /// Whether others than the user may read the file.
-    pub(crate) fn is_exposed(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|found| found.permissions().mode() & 0o077 != 0)
-    }
-
     /// Keeps a credential, in place of the one before.
     ///
     /// # Errors
@@ -212,14 +206,13 @@ impl Credentials {
     }
 
     fn read(&self) -> Result<Content, Failure> {
-        let text = match std::fs::read_to_string(&self.path) {
-            Ok(text) => Zeroizing::new(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::default()),
-            Err(error) => return Err(Failure::local(format_args!("cannot read {}", self.path.display()), &error)),
-        };
-        let damaged = |error| self.damaged(&where_it_stopped(&text, &error));
+        let read = folder::read_secret(&self.path)
+            .map_err(|error| Failure::local(format_args!("cannot use {}", self.path.display()), &error))?;
+        let Some(bytes) = read else { return Ok(Content::default()) };
+        let text = std::str::from_utf8(&bytes).map_err(|_not_text| self.damaged("it is not text"))?;
+        let damaged = |error| self.damaged(&where_it_stopped(text, &error));
         // Behind its version a later one may have anything.
-        let Version { version: found } = toml::from_str(&text).map_err(damaged)?;
+        let Version { version: found } = toml::from_str(text).map_err(damaged)?;
         if found > VERSION {
             let path = self.path.display();
             let newer = format!("{path} has format version {found}, but this program knows versions up to {VERSION}");
@@ -227,7 +220,7 @@ impl Credentials {
                 Failure::new(Exit::Other, newer).hint("use a newer program, or --token-file; it was not changed")
             );
         }
-        toml::from_str(&text).map_err(damaged)
+        toml::from_str(text).map_err(damaged)
     }
 
     fn damaged(&self, why: &str) -> Failure {
@@ -244,6 +237,8 @@ fn where_it_stopped(text: &str, error: &toml::de::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn credential(token: &str) -> Credential {
@@ -271,7 +266,6 @@ mod tests {
         assert_eq!(found(&file, "http://b:1", Holder::Tenant(&posts)).as_deref(), Some("two"));
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(file.path()), mode(file.path().parent().unwrap())), (0o600, 0o700));
-        assert!(!file.is_exposed());
     }
 
     #[test]
