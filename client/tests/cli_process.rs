@@ -5,7 +5,7 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 
-use common::{Running, Serve, User, bytes, user_with_services};
+use common::{Running, Serve, User, bytes, user_with_services, wait_until};
 use rustix::process::Signal;
 
 const MIB: usize = 1024 * 1024;
@@ -127,6 +127,22 @@ fn a_second_signal_does_not_wait_for_calls_in_flight() {
     signal_and_see_it_heard(&user, &serve, Signal::INT);
     serve.process.signal(Signal::INT);
     assert_eq!(serve.process.wait().code(), Some(130));
+}
+
+/// SIGHUP, at which certificates are read again, ended a service that had none.
+#[test]
+fn a_hangup_does_not_end_services_without_certificates() {
+    let (user, serve) = user_with_services();
+    let (log, told) = (user.path("serve.log"), "there are none: this service has no TLS");
+    // Both services of the process say so, each time: signals that come together are one.
+    for times in 1..=3 {
+        serve.process.signal(Signal::HUP);
+        wait_until("both have heard it", || {
+            (std::fs::read_to_string(&log).unwrap().matches(told).count() == 2 * times).then_some(())
+        });
+    }
+    user.line("list-blobs -t posts").ok();
+    serve.stop();
 }
 
 #[test]
