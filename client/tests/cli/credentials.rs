@@ -122,3 +122,17 @@ fn a_token_of_another_cluster_is_told_of() {
     let _other = Serve::start_with(&user, &user.path("other"), &flags);
     user.line("list-blobs -t posts").failed(4, &["TOKEN_INVALID", "now another cluster"]);
 }
+
+/// `serve` keeps its token under `http://127.0.0.1:PORT`; who then wrote `localhost` was told that there was none.
+#[test]
+fn localhost_and_its_address_are_the_same_endpoint() {
+    let (mut user, serve) = user_with_services();
+    user.endpoint = serve.metadata.replace("127.0.0.1", "localhost");
+    let id = user.put("posts", &user.file("in", b"hello"));
+    user.line("register-tenant -t likes").ok();
+    user.line("rotate-token -t posts -q").ok();
+    user.line("rotate-token -t posts -q").ok();
+    user.endpoint.clone_from(&serve.metadata);
+    assert_eq!(user.line(&format!("get -t posts -b {id}")).ok(), "hello");
+    user.line("list-blobs -t likes").ok();
+}
