@@ -33,7 +33,7 @@ pub fn metadata_server(
     service: &Service,
     authenticator: &Authenticator,
 ) -> Authenticated<MetadataServiceServer<MetadataHandlers>> {
-    let server = MetadataServiceServer::new(MetadataHandlers::new(service.clone()));
+    let server = MetadataServiceServer::new(MetadataHandlers::new(service.clone(), authenticator.clone()));
     Authenticated::new(server.max_decoding_message_size(METADATA_REQUEST_BYTES_MAX), authenticator.clone())
 }
 
