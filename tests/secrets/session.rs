@@ -183,9 +183,8 @@ fn benchmark(site: &mut Site) -> Result<()> {
 
 /// Certificates are read again, and a service that is killed comes back over what it had.
 fn signals(site: &mut Site) -> Result<()> {
-    if site.shape == Shape::Apart {
-        site.signal(Signal::HUP)?;
-    }
+    site.signal(Signal::HUP)?;
+    site.check()?;
     site.kill();
     site.launch()?;
     site.check()
