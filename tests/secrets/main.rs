@@ -40,6 +40,7 @@ use clap::Parser;
 use tokio::time::Instant;
 
 use crate::figures::Figures;
+use crate::places::Kind;
 use crate::session::STEPS;
 use crate::site::{Shape, Site};
 
@@ -132,6 +133,9 @@ fn session(
     damage::starts(&mut site).context("starts over spoiled files")?;
     let (vault, places, started_by_commands) = site.end()?;
     ensure!(started_by_commands > 0, "no process was seen that a command starts");
+    for kind in [Kind::Log, Kind::Output] {
+        ensure!(places.have(kind, "TRACE"), "the programs were not as talkative as they can be");
+    }
     for what in EXPECTED {
         ensure!(vault.iter().any(|(_text, secret)| secret.what == what), "no session is without a {what}");
     }

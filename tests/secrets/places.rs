@@ -132,6 +132,12 @@ impl Places {
         Ok(found)
     }
 
+    /// Whether these words are in a place of this kind.
+    pub(crate) fn have(&self, kind: Kind, words: &str) -> bool {
+        let within = |bytes: &[u8]| bytes.windows(words.len()).any(|window| window == words.as_bytes());
+        self.0.iter().any(|place| place.kind == kind && within(&place.bytes))
+    }
+
     /// The bytes of one.
     pub(crate) fn bytes(&self, place: PlaceNumber) -> &[u8] {
         self.0.get(place.0).map_or(&[], |place| &place.bytes)
