@@ -85,14 +85,14 @@ fn put_in_flight(user: &User, serve: &Serve, begins_with: &[u8]) -> Running {
     let mut put = Running::start(command);
     let stdin = put.child().stdin.as_mut().expect("its standard input is piped");
     stdin.write_all(begins_with).expect("it reads");
-    common::wait_until("the put has begun", || (!serve.chunk_files("blob").is_empty()).then_some(()));
+    wait_until("the put has begun", || (!serve.chunk_files("blob").is_empty()).then_some(()));
     put
 }
 
 fn signal_and_see_it_heard(user: &User, serve: &Serve, signal: Signal) {
     serve.process.signal(signal);
     let log = || std::fs::read_to_string(user.path("serve.log")).expect("it has a log");
-    common::wait_until("the signal is heard", || log().contains("stopping").then_some(()));
+    wait_until("the signal is heard", || log().contains("stopping").then_some(()));
 }
 
 /// The chunk service lets the stream end; whether the commit still reaches the metadata service, which stops next, is a
