@@ -139,6 +139,10 @@ fn session(
     for what in EXPECTED {
         ensure!(vault.iter().any(|(_text, secret)| secret.what == what), "no session is without a {what}");
     }
-    figures.add(places.search(&vault)?);
+    let found = places.search(&vault)?;
+    for hit in &found.hits {
+        writeln!(std::io::stdout(), "HIT: {hit}")?;
+    }
+    figures.add(found);
     Ok(())
 }

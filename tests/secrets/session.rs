@@ -174,7 +174,7 @@ fn exports(site: &mut Site) -> Result<()> {
 }
 
 /// The services that `bench --spawn` started inherited the token that it had been given in a variable, for which they have
-/// no use: it stood in their environment for as long as they ran.
+/// no use: it stood in their environment for as long as they ran. So did what `demo` starts.
 fn benchmark(site: &mut Site) -> Result<()> {
     let token = misuse::forged(site, "mt1");
     site.expect(0, &line("bench --spawn --count 8 --size 1KiB --json").with("MINI_TECTONIC_TOKEN", &token))?;

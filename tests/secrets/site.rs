@@ -332,7 +332,7 @@ impl Site {
         self.kill();
         self.learn()?;
         let mut others = 0;
-        for (pid, Track { program, command_line, environment }) in self.watcher.stop()? {
+        for (pid, Track { program, command_line, environment, parent: _ }) in self.watcher.stop()? {
             let name = format!("{program} (process {pid})");
             self.places.add(Kind::CommandLine, format!("the command line of {name}"), command_line);
             let place = self.places.add(Kind::Environment, format!("the environment of {name}"), environment);

@@ -1,8 +1,8 @@
 //! What the processes of a session leave in `/proc` for everybody to see: command lines, and what they inherited.
 //!
-//! A thread looks again and again at every process that runs one of our programs, so that those are seen too which our
-//! programs start. A process that is just being started is a copy of the one that starts it, until it runs its own
-//! program: what is seen of that takes the copy's place.
+//! A thread looks again and again at every process that runs one of our programs, and at those that they start, whatever
+//! program that is. A process that is just being started is a copy of the one that starts it, until it runs its own
+//! program: what is seen of that takes the copy's place, and a copy that was gone before is none of what was seen.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,15 @@ pub(crate) struct Track {
     pub(crate) command_line: Vec<u8>,
     /// Its variables, each ended by a zero.
     pub(crate) environment: Vec<u8>,
+    /// Which process started it.
+    pub(crate) parent: u32,
+}
+
+impl Track {
+    /// Whether it is, so far, the process that starts it once more.
+    fn is_copy(&self, seen: &BTreeMap<u32, Self>) -> bool {
+        seen.get(&self.parent).is_some_and(|parent| self.command_line == parent.command_line)
+    }
 }
 
 type Seen = Arc<Mutex<BTreeMap<u32, Track>>>;
@@ -67,17 +76,23 @@ impl Watcher {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.thread().unpark();
         self.thread.join().map_err(|_panic| anyhow!("the thread that looks at processes panicked"))?;
-        Ok(std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner)))
+        let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(seen.clone().into_iter().filter(|(_pid, track)| !track.is_copy(&seen)).collect())
     }
 }
 
 fn look(programs: &Path, seen: &Seen) {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-        let Some(program) = program(pid).filter(|path| path.parent() == Some(programs)) else { continue };
+        let Some(program) = program(pid) else { continue };
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = seen.get(&pid).is_some_and(|known| program.file_name() == Some(known.program.as_ref()));
-        if !is_known && let Some(track) = track(pid) {
+        let is_ours =
+            program.parent() == Some(programs) || parent(pid).is_some_and(|parent| seen.contains_key(&parent));
+        if is_ours
+            && !is_known
+            && let Some(track) = track(pid)
+        {
             seen.insert(pid, track);
         }
     }
@@ -91,5 +106,12 @@ fn program(pid: u32) -> Option<PathBuf> {
 fn track(pid: u32) -> Option<Track> {
     let program = program(pid)?.file_name()?.to_string_lossy().into_owned();
     let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).ok().filter(|bytes| !bytes.is_empty());
-    Some(Track { program, command_line: read("cmdline")?, environment: read("environ")? })
+    Some(Track { program, command_line: read("cmdline")?, environment: read("environ")?, parent: parent(pid)? })
+}
+
+/// The fourth field of `stat`, the second behind the name, which may hold anything.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_name, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(1)?.parse().ok()
 }
