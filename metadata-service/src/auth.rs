@@ -223,7 +223,7 @@ impl Authenticator {
     /// whose call it is, and it was counted before. A name that cannot be one is refused later.
     ///
     /// # Errors
-    /// As [`Self::count_request`].
+    /// [`MetadataError::RateLimited`], and when the tenant's row cannot be read.
     pub async fn count_named(&self, caller: &Caller, named: &str) -> Result<(), MetadataError> {
         match (&caller.principal, named.parse()) {
             (Principal::Anyone, Ok(tenant)) => self.count_request(&tenant).await,

@@ -137,8 +137,12 @@ pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
     let write = || -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        // What is there may be of another mode, or a link: it goes, and is not written to.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()
     };
@@ -363,6 +367,29 @@ mod tests {
         let (reader, _writer) = io::pipe().unwrap();
         let pipe = File::from(std::os::fd::OwnedFd::from(reader));
         assert!(refuse_exposed(Path::new("/dev/stdin"), &pipe.metadata().unwrap()).is_ok());
+    }
+
+    /// A secret was written into whatever had the name of the temporary file: one that others could read, or a link to
+    /// somebody else's.
+    #[test]
+    fn what_has_the_name_of_the_temporary_file_is_not_written_to() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (path, in_the_way) = (temporary.path().join("key"), temporary.path().join("key.tmp"));
+        let theirs = temporary.path().join("theirs");
+        for is_link in [false, true] {
+            publish(&theirs, b"theirs").unwrap();
+            if is_link {
+                std::os::unix::fs::symlink(&theirs, &in_the_way).unwrap();
+            } else {
+                std::fs::hard_link(&theirs, &in_the_way).unwrap();
+            }
+            std::fs::set_permissions(&theirs, std::fs::Permissions::from_mode(0o644)).unwrap();
+            publish(&path, b"secret").unwrap();
+            assert_eq!(std::fs::read(&theirs).unwrap(), b"theirs", "link: {is_link}");
+            assert_eq!(read_secret(&path).unwrap().unwrap().as_slice(), b"secret");
+        }
+        std::fs::create_dir(&in_the_way).unwrap();
+        assert!(publish(&path, b"other").is_err(), "a folder is nobody's temporary file");
     }
 
     #[test]

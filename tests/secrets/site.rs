@@ -364,8 +364,9 @@ fn is_private(path: &Path) -> Result<bool> {
     Ok(std::fs::metadata(path)?.permissions().mode() & 0o077 == 0)
 }
 
-/// Files whose purpose is to keep secrets.
+/// Files whose purpose is to keep secrets; and each as it is being written, which a kill may leave.
 fn keeps_secrets(name: &str) -> bool {
+    let name = name.strip_suffix(".tmp").unwrap_or(name);
     let extension = Path::new(name).extension().unwrap_or_default().to_string_lossy();
     matches!(&*extension, "key" | "token" | "secrets") || name.ends_with("credentials.toml")
 }
