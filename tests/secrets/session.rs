@@ -123,7 +123,7 @@ fn nodes(site: &mut Site) -> Result<()> {
     if site.shape == Shape::Apart {
         flags.extend(["--tls-dir", "certs"]);
     }
-    // One that was cut short, one that was never given out, and one that is good: the node joins, and is there no more.
+    // One that was cut short, one that was never given out, and one that is good.
     let cut = join.get(..join.len() - 9).unwrap_or_default().to_owned();
     let forged = misuse::forged(site, "mj1");
     for (wrong, token) in [(true, cut), (true, forged), (false, join.clone())] {
@@ -131,6 +131,9 @@ fn nodes(site: &mut Site) -> Result<()> {
         let flags = [&flags[..], &["--join-token-file", "tried.token"]].concat();
         let joined = site.try_service("chunk-service", &flags, "joining.log")?;
         ensure!(joined.is_none() == wrong, "a node joined with a token that is none, or did not with one that is");
+        if let Some(guest) = joined {
+            site.take(guest, &flags);
+        }
         site.learn()?;
     }
     // Another node comes too late for it.

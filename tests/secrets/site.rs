@@ -45,6 +45,8 @@ pub(crate) struct Site {
     binaries: PathBuf,
     ports: [u16; 2],
     services: Vec<Service>,
+    /// Flags of chunk services that have joined: they come and go with the others, since blobs may lie on them.
+    guests: Vec<Vec<String>>,
     watcher: Watcher,
     /// Tokens in the variables of commands, by process.
     given: BTreeMap<u32, Vec<String>>,
@@ -118,6 +120,7 @@ impl Site {
             binaries: binaries.to_path_buf(),
             ports: [metadata_port, chunk_port],
             services: Vec::new(),
+            guests: Vec::new(),
             watcher: Watcher::start(binaries),
             given: BTreeMap::new(),
             contents: Vec::new(),
@@ -147,7 +150,18 @@ impl Site {
             }
         };
         self.services = started;
+        for flags in self.guests.clone() {
+            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+            let guest = self.service("chunk-service", &flags, "joining.log")?;
+            self.services.push(guest);
+        }
         Ok(())
+    }
+
+    /// Takes a chunk service that has joined.
+    pub(crate) fn take(&mut self, guest: Service, flags: &[&str]) {
+        self.services.push(guest);
+        self.guests.push(flags.iter().map(|flag| (*flag).to_owned()).collect());
     }
 
     /// Starts a service, and waits until it is ready.
@@ -181,9 +195,7 @@ impl Site {
     }
 
     fn end_of(&self, log: &str) -> String {
-        let text = std::fs::read_to_string(self.path(log)).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(10).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+        last_lines(&std::fs::read_to_string(self.path(log)).unwrap_or_default())
     }
 
     /// Kills the services, and waits for their end.
@@ -253,6 +265,7 @@ impl Site {
     pub(crate) fn expect(&mut self, code: i32, line: &Line<'_>) -> Result<Ended> {
         let ended = self.run(line)?;
         let said = String::from_utf8_lossy(self.places.bytes(ended.err));
+        let said = last_lines(&said);
         ensure!(ended.code == Some(code), "{:?} ended with {:?}:\n{said}", line.arguments, ended.code);
         Ok(ended)
     }
@@ -353,6 +366,11 @@ impl Site {
         }
         Ok((self.vault, self.places, others))
     }
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().rev().take(10).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
 /// Whether no secret may be in a file: its purpose is another, or others can read it.
