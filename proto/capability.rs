@@ -3,6 +3,11 @@
 //! On the wire a capability is the base64url text (no padding) of an encoded
 //! [`CapabilityBody`](pb::CapabilityBody) followed by 32 bytes of HMAC-SHA256 under the node's key. It is checked in
 //! memory before any disk work; the sum first, so nothing unsigned is ever parsed.
+//!
+//! Whoever holds a capability can read it, and a tenant holds its own. So all that it says is that tenant's own business,
+//! but for the metadata's sequence, which counts everybody's commits and which the node writes into the checksum file:
+//! that is masked. The mask is a keyed sum of the nonce and the chunk; should a nonce ever come twice for a chunk, the
+//! sequence behind it is the same one.
 
 use std::num::NonZeroU64;
 
@@ -19,7 +24,11 @@ use crate::secret::{SECRET_BYTES, SecretKey};
 use crate::traffic::TrafficClass;
 
 pub(crate) const LABEL: &str = "mini-tectonic capability v1";
-const VERSION: u32 = 1;
+const MASK_LABEL: &str = "mini-tectonic capability sequence v1";
+/// A node that does not know of the mask would write down that the chunk was planned before everything.
+const VERSION: u32 = 2;
+/// The sequence is there for all to read. Services of that version may still be running, and capabilities of theirs be good.
+const VERSION_PLAIN: u32 = 1;
 /// Longest text that is looked at; real ones have about 400 bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 
@@ -142,13 +151,13 @@ pub enum CapabilityError {
 
 /// Signs a capability; `nonce` makes two of them differ.
 pub fn sign(capability: &Capability, key: &NodeKey, nonce: [u8; 8]) -> String {
-    let mut signed = body(capability, key.key_id, nonce).encode_to_vec();
+    let mut signed = body(capability, key, nonce).encode_to_vec();
     let sum = key.secret.sum(LABEL, &[&signed]);
     signed.extend_from_slice(&sum);
     URL_SAFE_NO_PAD.encode(signed)
 }
 
-fn body(capability: &Capability, key_id: u32, nonce: [u8; 8]) -> pb::CapabilityBody {
+fn body(capability: &Capability, key: &NodeKey, nonce: [u8; 8]) -> pb::CapabilityBody {
     let Capability { cluster, node, tenant, class, pace, permit, binding, not_before_ms, expire_ms } = capability;
     let (operation, max_bytes, read) = match permit {
         Permit::Write { max_bytes } => (pb::Operation::Write, *max_bytes, None),
@@ -160,7 +169,7 @@ fn body(capability: &Capability, key_id: u32, nonce: [u8; 8]) -> pb::CapabilityB
     let digest = |digest: Option<&Sha256>| digest.map_or_else(Bytes::new, |d| Bytes::copy_from_slice(d.as_bytes()));
     pb::CapabilityBody {
         version: VERSION,
-        key_id,
+        key_id: key.key_id,
         cluster_id: Bytes::copy_from_slice(cluster.as_bytes()),
         node_id: Bytes::copy_from_slice(node.as_bytes()),
         operation: operation.into(),
@@ -172,7 +181,7 @@ fn body(capability: &Capability, key_id: u32, nonce: [u8; 8]) -> pb::CapabilityB
         shard_count: binding.shard_count,
         generation: binding.generation,
         epoch: binding.epoch,
-        sequence: binding.sequence,
+        sequence: 0,
         max_bytes,
         size_bytes: read.map_or(0, |read| read.size_bytes),
         sha256: digest(read.map(|read| &read.sha256)),
@@ -183,7 +192,13 @@ fn body(capability: &Capability, key_id: u32, nonce: [u8; 8]) -> pb::CapabilityB
         traffic_class: pb::TrafficClass::from(*class).into(),
         requests_per_second: pace.requests_per_second.map_or(0, NonZeroU64::get),
         bytes_per_second: pace.bytes_per_second.map_or(0, NonZeroU64::get),
+        masked_sequence: binding.sequence ^ mask(key, &nonce, binding.chunk.as_bytes()),
     }
+}
+
+fn mask(key: &NodeKey, nonce: &[u8], chunk: &[u8]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = key.secret.sum(MASK_LABEL, &[nonce, chunk]);
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// Checks the signature, that the capability is for this cluster and node, and that `now_ms` lies within its time, give
@@ -220,6 +235,7 @@ pub fn expire_ms_unverified(text: &str) -> Option<u64> {
     pb::CapabilityBody::decode(encoded).ok().map(|body| body.expire_ms)
 }
 
+/// The body as the node may know it, its sequence too.
 fn verified_body(text: &str, keys: &[NodeKey]) -> Result<pb::CapabilityBody, CapabilityError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(CapabilityError::Invalid);
@@ -229,7 +245,12 @@ fn verified_body(text: &str, keys: &[NodeKey]) -> Result<pb::CapabilityBody, Cap
     let (encoded, sum) = signed.split_at_checked(split).ok_or(CapabilityError::Invalid)?;
     let key = keys.iter().find(|key| key.secret.verifies(LABEL, &[encoded], sum)).ok_or(CapabilityError::Invalid)?;
     let body = pb::CapabilityBody::decode(encoded).map_err(|_malformed| CapabilityError::Invalid)?;
-    if body.version == VERSION && body.key_id == key.key_id { Ok(body) } else { Err(CapabilityError::Invalid) }
+    let sequence = match body.version {
+        VERSION => body.masked_sequence ^ mask(key, &body.nonce, &body.chunk_id),
+        VERSION_PLAIN => body.sequence,
+        _ => return Err(CapabilityError::Invalid),
+    };
+    if body.key_id == key.key_id { Ok(pb::CapabilityBody { sequence, ..body }) } else { Err(CapabilityError::Invalid) }
 }
 
 fn parse(body: &pb::CapabilityBody) -> Option<Capability> {
@@ -328,6 +349,45 @@ mod tests {
         }
     }
 
+    /// A tenant read the cluster's sequence in its capabilities: from two of them it knew how much all others had written in
+    /// between.
+    #[test]
+    fn whoever_holds_capabilities_cannot_tell_from_them_what_others_do() {
+        let (capability, key) = example(Permit::Write { max_bytes: 7 });
+        let held = |sequence, nonce| {
+            let binding = ChunkBinding { sequence, ..capability.binding };
+            let text = sign(&Capability { binding, ..capability.clone() }, &key, nonce);
+            assert_eq!(check(&text, &capability, &key, 1_500).unwrap().binding.sequence, sequence, "the node can");
+            let signed = URL_SAFE_NO_PAD.decode(text).unwrap();
+            pb::CapabilityBody::decode(&signed[..signed.len() - SECRET_BYTES]).unwrap()
+        };
+        let (first, second, same) = (held(42, [1; 8]), held(43, [2; 8]), held(42, [2; 8]));
+        for body in [&first, &second, &same] {
+            assert_eq!(body.sequence, 0);
+            assert!(body.masked_sequence.leading_zeros() < 32, "{:x}", body.masked_sequence);
+        }
+        assert_ne!(first.masked_sequence, same.masked_sequence, "the same sequence looks the same");
+        assert_ne!(first.masked_sequence ^ second.masked_sequence, 42 ^ 43, "two tell of their difference");
+        for (small, large) in [(0, 1), (1, u64::MAX), (300, 70_000)] {
+            assert_eq!(held(small, [1; 8]).encoded_len(), held(large, [1; 8]).encoded_len(), "its length tells of it");
+        }
+    }
+
+    #[test]
+    fn a_capability_of_the_version_before_is_good_and_one_of_a_later_version_is_not() {
+        let (capability, key) = example(Permit::Delete);
+        for (version, good) in [(0, false), (1, true), (2, true), (3, false)] {
+            let mask = mask(&key, &[9; 8], capability.binding.chunk.as_bytes());
+            let (sequence, masked_sequence) = if version == 1 { (42, 0) } else { (0, 42 ^ mask) };
+            let body = pb::CapabilityBody { version, sequence, masked_sequence, ..body(&capability, &key, [9; 8]) };
+            let mut signed = body.encode_to_vec();
+            let sum = key.secret.sum(LABEL, &[&signed]);
+            signed.extend_from_slice(&sum);
+            let read = check(&URL_SAFE_NO_PAD.encode(signed), &capability, &key, 1_500);
+            assert_eq!(read, if good { Ok(capability.clone()) } else { Err(CapabilityError::Invalid) }, "{version}");
+        }
+    }
+
     #[test]
     fn the_metadata_service_s_own_work_names_no_tenant_and_never_writes() {
         for (permit, taken) in [(Permit::Delete, true), (Permit::List, true), (Permit::Write { max_bytes: 7 }, false)] {
@@ -348,7 +408,7 @@ mod tests {
             URL_SAFE_NO_PAD.encode(signed)
         };
         let class = |traffic_class, tenant_id: &str| {
-            let body = body(&capability, key.key_id, [9; 8]);
+            let body = body(&capability, &key, [9; 8]);
             let text = signed(&pb::CapabilityBody { traffic_class, tenant_id: tenant_id.to_owned(), ..body });
             check(&text, &capability, &key, 1_500).map(|capability| capability.class)
         };

@@ -92,7 +92,7 @@ impl NodeFile {
         let path = folder.join(FILE);
         let damaged = |problem| ChunkError::NodeKey { path: path.clone(), problem };
         let identity = Identity::read(folder, ROLE)?;
-        let file = match folder::read_small(&path)?.map(Zeroizing::new) {
+        let file = match folder::read_secret(&path)? {
             Some(bytes) => {
                 refuse_newer(&path, &bytes)?;
                 Some(Self::parse(&bytes).ok_or_else(|| damaged("it is damaged; restore it from a backup"))?)

@@ -13,7 +13,6 @@ use proto::ids::NodeId;
 use proto::runtime::folder;
 use proto::token::{Token, TokenError, TokenKind};
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 use crate::error::ChunkError;
 use crate::identity::{Membership, NodeFile};
@@ -100,7 +99,7 @@ fn refused(error: &LinkError) -> ChunkError {
 }
 
 fn read_token(path: &Path) -> Result<Option<Token>, ChunkError> {
-    let Some(bytes) = folder::read_small(path)?.map(Zeroizing::new) else { return Ok(None) };
+    let Some(bytes) = folder::read_secret(path)? else { return Ok(None) };
     match std::str::from_utf8(&bytes).unwrap_or_default().trim().parse::<Token>() {
         Ok(token) if token.kind == TokenKind::Join => Ok(Some(token)),
         Err(TokenError::TooNew { found }) => {

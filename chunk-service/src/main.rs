@@ -100,6 +100,7 @@ async fn main() -> ExitCode {
 
 async fn run(flags: Flags) -> anyhow::Result<()> {
     proto::runtime::process::prepare();
+    proto::runtime::process::outlive_hangups();
     let signalled = stop_signal()?;
     let address = flags.listen;
     let listener = transport::bind(address).await.map_err(|source| ChunkError::Listen { address, source })?;

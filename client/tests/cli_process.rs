@@ -5,7 +5,7 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 
-use common::{Running, Serve, User, bytes, user_with_services};
+use common::{Running, Serve, User, bytes, user_with_services, wait_until};
 use rustix::process::Signal;
 
 const MIB: usize = 1024 * 1024;
@@ -85,14 +85,14 @@ fn put_in_flight(user: &User, serve: &Serve, begins_with: &[u8]) -> Running {
     let mut put = Running::start(command);
     let stdin = put.child().stdin.as_mut().expect("its standard input is piped");
     stdin.write_all(begins_with).expect("it reads");
-    common::wait_until("the put has begun", || (!serve.chunk_files("blob").is_empty()).then_some(()));
+    wait_until("the put has begun", || (!serve.chunk_files("blob").is_empty()).then_some(()));
     put
 }
 
 fn signal_and_see_it_heard(user: &User, serve: &Serve, signal: Signal) {
     serve.process.signal(signal);
     let log = || std::fs::read_to_string(user.path("serve.log")).expect("it has a log");
-    common::wait_until("the signal is heard", || log().contains("stopping").then_some(()));
+    wait_until("the signal is heard", || log().contains("stopping").then_some(()));
 }
 
 /// The chunk service lets the stream end; whether the commit still reaches the metadata service, which stops next, is a
@@ -127,6 +127,22 @@ fn a_second_signal_does_not_wait_for_calls_in_flight() {
     signal_and_see_it_heard(&user, &serve, Signal::INT);
     serve.process.signal(Signal::INT);
     assert_eq!(serve.process.wait().code(), Some(130));
+}
+
+/// SIGHUP, at which certificates are read again, ended a service that had none.
+#[test]
+fn a_hangup_does_not_end_services_without_certificates() {
+    let (user, serve) = user_with_services();
+    let (log, told) = (user.path("serve.log"), "there are none: this service has no TLS");
+    // Both services of the process say so, each time: signals that come together are one.
+    for times in 1..=3 {
+        serve.process.signal(Signal::HUP);
+        wait_until("both have heard it", || {
+            (std::fs::read_to_string(&log).unwrap().matches(told).count() == 2 * times).then_some(())
+        });
+    }
+    user.line("list-blobs -t posts").ok();
+    serve.stop();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! key id and recognised by a hash (I18), so a token that was rotated away or whose tenant is gone is unknown at once.
 //! Whether one has expired is told only to whoever holds it: its secret is compared first.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -222,32 +223,59 @@ impl Authenticator {
         counted.map_err(|NotYet(retry_after)| MetadataError::TooManyRefusals { retry_after })
     }
 
+    /// Counts a call against the rate of the tenant that it names, while authentication is off: with it the token has said
+    /// whose call it is, and it was counted before. A name that cannot be one is refused later.
+    ///
+    /// # Errors
+    /// [`MetadataError::RateLimited`], and when the tenant's row cannot be read.
+    pub async fn count_named(&self, caller: &Caller, named: &str) -> Result<(), MetadataError> {
+        match (&caller.principal, named.parse()) {
+            (Principal::Anyone, Ok(tenant)) => self.count_request(&tenant).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Counts a call of a tenant's against its rate.
     ///
     /// # Errors
     /// [`MetadataError::RateLimited`], and when its row cannot be read.
-    async fn count_request(&self, caller: &Caller) -> Result<(), MetadataError> {
-        let Some((tenant, per_second)) = self.rate_of(caller).await? else { return Ok(()) };
+    async fn count_request(&self, tenant: &TenantId) -> Result<(), MetadataError> {
+        let Some(per_second) = self.rate_of(tenant).await? else { return Ok(()) };
         let counted = self.requests.take(tenant, per_second, 1);
         counted.map_err(|NotYet(retry_after)| MetadataError::RateLimited { per_second, retry_after })
     }
 
-    /// Counts what a call that was let in holds beyond one: those that come after it wait for it.
+    /// Counts the items of a batch, by the tenants that they name. A batch is let in as one call, which was counted already
+    /// for who is known by a token, and is here for who is not; the calls after it wait for what the other items took.
     ///
     /// # Errors
-    /// When the tenant's row cannot be read.
-    pub async fn count_more(&self, caller: &Caller, more: u64) -> Result<(), MetadataError> {
-        if let Some((tenant, per_second)) = self.rate_of(caller).await? {
-            self.requests.draw(tenant, per_second, more);
+    /// As [`Self::count_named`].
+    pub async fn count_items<'a>(
+        &self,
+        caller: &Caller,
+        mut named: impl Iterator<Item = &'a str> + Send,
+    ) -> Result<(), MetadataError> {
+        self.count_named(caller, named.next().unwrap_or_default()).await?;
+        let mut counts: HashMap<TenantId, u64> = HashMap::new();
+        match &caller.principal {
+            Principal::Tenant(tenant) => drop(counts.insert(tenant.clone(), named.count() as u64)),
+            Principal::Anyone => {
+                named.filter_map(|named| named.parse().ok()).for_each(|tenant| *counts.entry(tenant).or_default() += 1)
+            }
+            Principal::Admin | Principal::Join(_) | Principal::Node(_) => {}
+        }
+        for (tenant, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            if let Some(per_second) = self.rate_of(&tenant).await? {
+                self.requests.draw(&tenant, per_second, count);
+            }
         }
         Ok(())
     }
 
-    async fn rate_of<'a>(&self, caller: &'a Caller) -> Result<Option<(&'a TenantId, NonZeroU64)>, MetadataError> {
-        let Principal::Tenant(tenant) = &caller.principal else { return Ok(None) };
+    async fn rate_of(&self, tenant: &TenantId) -> Result<Option<NonZeroU64>, MetadataError> {
         let row = load::<TenantRecord>(self.service.engine(), &keys::tenant(tenant)).await;
         let row = self.service.watch(row.map_err(MetadataError::from))?;
-        Ok(row.and_then(|row| row.rates.requests_per_second).map(|per_second| (tenant, per_second)))
+        Ok(row.and_then(|row| row.rates.requests_per_second))
     }
 
     /// Puts a refusal on record; see [`audit`](crate::audit).
@@ -296,7 +324,9 @@ impl Authenticator {
         }
         let caller = self.caller(&token?).await?;
         access.check(&caller)?;
-        self.count_request(&caller).await?;
+        if let Principal::Tenant(tenant) = &caller.principal {
+            self.count_request(tenant).await?;
+        }
         Ok(caller)
     }
 

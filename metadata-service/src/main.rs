@@ -79,6 +79,7 @@ fn announce(endpoint: &str) {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
+    process::outlive_hangups();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let listener = transport::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;

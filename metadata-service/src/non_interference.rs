@@ -10,10 +10,10 @@
 //!
 //! The calls pass the real authentication and handlers, in process; engine and background work are the real ones. Each
 //! actor draws from a random source of its own, so that nothing has to be blanked out but two things that travel and say
-//! nothing: the request id of a refusal, and within capabilities the cluster's sequence, which counts everybody's commits.
+//! nothing: the request id of a refusal, and within capabilities the cluster's sequence, which is masked there.
 //!
 //! Not covered, because tenants share it by design: how long a call takes and when the service is overloaded, a disk that
-//! is full, a service that met damage and takes no writes, how soon within a sweep garbage goes, and that sequence.
+//! is full, a service that met damage and takes no writes, how soon within a sweep garbage goes.
 //!
 //! Plain `cargo test` runs some histories. All 20,000 in memory and a tenth of them over sled, with figures on the last lines:
 //!

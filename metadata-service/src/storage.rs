@@ -178,6 +178,9 @@ async fn check(paths: &Paths, engine: &dyn Engine, identity: &Identity) -> Resul
         return inconsistent(&paths.key, "is missing; restore it from a backup");
     };
     let cluster = with_key(paths, &row, secret)?;
+    if let Ok(found) = std::fs::metadata(&paths.admin_token) {
+        folder::refuse_exposed(&paths.admin_token, &found)?;
+    }
     if let Err(error) = admin_file::follow(&paths.admin_token, engine, &cluster.secret).await {
         // Whoever needs the token can have it issued anew; the data are served meanwhile.
         let cause = proto::status::chain(&error);
@@ -283,7 +286,7 @@ async fn commit(paths: &Paths, engine: &dyn Engine, batch: Batch) -> Result<(), 
 
 /// The token that an interrupted start has written, or a new one.
 fn take_or_make(path: &Path, kind: TokenKind, entropy: &dyn Entropy) -> Result<Token, StartError> {
-    let Some(bytes) = folder::read_small(path)? else { return make(path, kind, entropy) };
+    let Some(bytes) = folder::read_secret(path)? else { return make(path, kind, entropy) };
     match std::str::from_utf8(&bytes).unwrap_or_default().trim_end().parse::<Token>() {
         Ok(token) if token.kind == kind => Ok(token),
         Err(TokenError::TooNew { found }) => {

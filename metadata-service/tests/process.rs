@@ -51,14 +51,16 @@ async fn run(mut command: Command) -> (Option<i32>, String) {
     ended(command.spawn().unwrap()).await
 }
 
+/// SIGHUP ended a service that had no certificates to read again.
 #[tokio::test]
-async fn it_says_when_it_is_ready_and_ends_cleanly_on_both_signals() {
+async fn it_says_when_it_is_ready_outlives_a_hangup_and_ends_cleanly_on_both_signals() {
     let folder = tempfile::tempdir().unwrap();
     for signal_sent in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
         let (child, url) = started(program(folder.path(), &[])).await;
         let address: std::net::SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
         assert!(address.ip().is_loopback() && address.port() != 0, "{url}");
         assert!(tokio::net::TcpStream::connect(address).await.is_ok());
+        signal(&child, rustix::process::Signal::HUP);
         signal(&child, signal_sent);
         let (code, said) = ended(child).await;
         assert_eq!(code, Some(0), "{said}");

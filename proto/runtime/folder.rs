@@ -5,10 +5,12 @@
 //! [`publish`] is the one way in which small files appear: temporary file, sync, rename, sync of the folder. A crash
 //! leaves the old file, or the new one, and at most a `.tmp` beside it that the next publish replaces.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 use crate::checksum::crc32c;
 use crate::failpoint;
@@ -26,6 +28,14 @@ pub enum FolderError {
         /// Why it failed.
         #[source]
         source: io::Error,
+    },
+    /// A secret that others can read is none.
+    #[error("others can read the secrets in {path} (mode {mode:04o}); 'chmod 600 {path}' ends that", path = path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
     },
     /// Another process uses it.
     #[error("{} is in use by another process; stop it, or choose another folder", .0.display())]
@@ -127,8 +137,12 @@ pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
     let write = || -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        // What is there may be of another mode, or a link: it goes, and is not written to.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()
     };
@@ -147,18 +161,44 @@ pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
 /// # Errors
 /// [`FolderError::Io`], also for a file of more than 64 KiB: none of ours is that long.
 pub fn read_small(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
-    const BYTES_MAX: u64 = 64 * 1024;
-    let read = || -> io::Result<Vec<u8>> {
-        use io::Read as _;
-        let mut bytes = Vec::new();
-        File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
-    };
-    match read() {
-        Ok(bytes) => Ok(Some(bytes)),
+    open_there(path)?.map(|file| read_up_to_max(&file).map_err(io_error("read", path))).transpose()
+}
+
+/// Reads a small file of secrets, which nobody but its owner may be able to read; `None` when it is not there.
+///
+/// # Errors
+/// [`FolderError::Exposed`], and as [`read_small`].
+pub fn read_secret(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, FolderError> {
+    let Some(file) = open_there(path)? else { return Ok(None) };
+    refuse_exposed(path, &file.metadata().map_err(io_error("read", path))?)?;
+    read_up_to_max(&file).map(|bytes| Some(Zeroizing::new(bytes))).map_err(io_error("read", path))
+}
+
+/// Refuses a file of secrets that others can read, or change. A pipe or a terminal is nobody's file.
+///
+/// # Errors
+/// [`FolderError::Exposed`].
+pub fn refuse_exposed(path: &Path, found: &Metadata) -> Result<(), FolderError> {
+    const OTHERS: u32 = 0o077;
+    let mode = found.permissions().mode() & 0o7777;
+    let is_exposed = found.is_file() && mode & OTHERS != 0;
+    if is_exposed { Err(FolderError::Exposed { path: path.to_path_buf(), mode }) } else { Ok(()) }
+}
+
+fn open_there(path: &Path) -> Result<Option<File>, FolderError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error("read", path)(error)),
     }
+}
+
+fn read_up_to_max(file: &File) -> io::Result<Vec<u8>> {
+    use io::Read as _;
+    const BYTES_MAX: u64 = 64 * 1024;
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 /// Keeps other processes out of a folder for as long as it lives, and the process does.
@@ -326,6 +366,49 @@ mod tests {
         assert_eq!((mode(&folder), mode(&folder.join("key"))), (0o700, 0o600));
         assert_eq!(read_small(&folder.join("key")).unwrap().as_deref(), Some(b"secret".as_slice()));
         assert!(read_small(&folder.join("absent")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_secret_is_read_as_long_as_nobody_else_can() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("key");
+        assert!(read_secret(&path).unwrap().is_none());
+        publish(&path, b"secret").unwrap();
+        for (mode, taken) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let read = read_secret(&path);
+            assert_eq!(read.is_ok(), taken, "{mode:o}");
+            if let Err(refused) = read {
+                let (told, path) = (refused.to_string(), path.display());
+                assert!(told.contains(&format!("{path} (mode {mode:04o}); 'chmod 600 {path}'")), "{told}");
+            }
+        }
+        let (reader, _writer) = io::pipe().unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(reader));
+        assert!(refuse_exposed(Path::new("/dev/stdin"), &pipe.metadata().unwrap()).is_ok());
+    }
+
+    /// A secret was written into whatever had the name of the temporary file: one that others could read, or a link to
+    /// somebody else's.
+    #[test]
+    fn what_has_the_name_of_the_temporary_file_is_not_written_to() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (path, in_the_way) = (temporary.path().join("key"), temporary.path().join("key.tmp"));
+        let theirs = temporary.path().join("theirs");
+        for is_link in [false, true] {
+            publish(&theirs, b"theirs").unwrap();
+            if is_link {
+                std::os::unix::fs::symlink(&theirs, &in_the_way).unwrap();
+            } else {
+                std::fs::hard_link(&theirs, &in_the_way).unwrap();
+            }
+            std::fs::set_permissions(&theirs, std::fs::Permissions::from_mode(0o644)).unwrap();
+            publish(&path, b"secret").unwrap();
+            assert_eq!(std::fs::read(&theirs).unwrap(), b"theirs", "link: {is_link}");
+            assert_eq!(read_secret(&path).unwrap().unwrap().as_slice(), b"secret");
+        }
+        std::fs::create_dir(&in_the_way).unwrap();
+        assert!(publish(&path, b"other").is_err(), "a folder is nobody's temporary file");
     }
 
     #[test]

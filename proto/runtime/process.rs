@@ -2,12 +2,22 @@
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Keeps every file that the process makes to its owner, also those that libraries make, and raises the limit of open
 /// files. Called once, first in `main`.
 pub fn prepare() {
     umask(Mode::RWXG | Mode::RWXO);
     raise_limit();
+}
+
+/// From now on SIGHUP does not end the process, with or without anything that it is to read again. Called within a runtime,
+/// before anything that takes its time.
+pub fn outlive_hangups() {
+    // Once somebody has listened, the signal does nothing more by itself.
+    if let Err(error) = signal(SignalKind::hangup()) {
+        tracing::warn!(%error, "SIGHUP will end this process");
+    }
 }
 
 /// Raises the soft limit of open files, which is often 1,024, to the hard one: sockets, chunks and the engine's files all

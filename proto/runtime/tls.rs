@@ -163,9 +163,6 @@ impl Tls {
 
     /// Looks at the files at every `poll` and SIGHUP, until `stop` fires.
     pub async fn follow(self: Arc<Self>, poll: Duration, stop: CancellationToken) {
-        if self.paths.is_empty() {
-            return;
-        }
         let mut hangup = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP will not have the certificates read again"))
             .ok();
@@ -174,7 +171,11 @@ impl Tls {
                 biased;
                 () = stop.cancelled() => return,
                 () = hung_up(hangup.as_mut()) => tracing::info!("asked to read the certificates again"),
-                () = tokio::time::sleep(poll) => {}
+                () = tokio::time::sleep(poll), if !self.paths.is_empty() => {}
+            }
+            if self.paths.is_empty() {
+                tracing::info!("there are none: this service has no TLS");
+                continue;
             }
             let this = Arc::clone(&self);
             if let Err(error) = tokio::task::spawn_blocking(move || this.reload()).await {

@@ -7,6 +7,7 @@ mod chatter;
 mod connection;
 mod limits;
 mod request;
+mod rest;
 mod untaken;
 mod watches;
 mod wire;

@@ -30,8 +30,13 @@ pub enum TlsError {
         source: io::Error,
     },
     /// A private key that others can read is none.
-    #[error("others can read the private key in {path}; 'chmod 600 {path}' ends that", path = .0.display())]
-    Exposed(PathBuf),
+    #[error("others can read the private key in {path} (mode {mode:04o}); 'chmod 600 {path}' ends that", path = path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Something else is in the file.
     #[error("{} holds no {what} in PEM form", path.display())]
     NotThere {
@@ -93,9 +98,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 /// [`TlsError::Exposed`], [`TlsError::Read`].
 pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     let file = File::open(path).map_err(failed(path))?;
-    let mode = file.metadata().map_err(failed(path))?.permissions().mode();
+    let mode = file.metadata().map_err(failed(path))?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(TlsError::Exposed(path.to_path_buf()));
+        return Err(TlsError::Exposed { path: path.to_path_buf(), mode });
     }
     read_all(&file).map(Zeroizing::new).map_err(failed(path))
 }

@@ -150,7 +150,7 @@ pub fn is_killed(status: ExitStatus) -> bool {
 }
 
 /// A port that nobody listens on, and that no outgoing connection is given.
-fn free_port(random: &mut Random) -> Result<u16> {
+pub fn free_port(random: &mut Random) -> Result<u16> {
     for _attempt in 0..1000 {
         let port = u16::try_from(10_000 + random.below(20_000))?;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {

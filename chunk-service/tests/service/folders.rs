@@ -125,3 +125,18 @@ async fn a_folder_that_cannot_be_written_to_is_refused() {
         refuses("another user's", &world, command(&world), &says).await;
     }
 }
+
+/// A node served over a `node.key` that everybody on the machine could read, and joined with such a token, and said nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_and_tokens_that_others_can_read_are_refused() {
+    let (joined, fresh) = (stopped().await, World::prepare().await);
+    for (world, path) in
+        [(&joined, joined.chunks().join("node.key")), (&fresh, fresh.config.storage.join("join.token"))]
+    {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let (code, error) = run_to_end(command(world)).await;
+        assert_eq!(code, Some(1), "{error}");
+        let path = path.display();
+        assert!(error.contains(&format!("{path} (mode 0640); 'chmod 600 {path}'")), "{error}");
+    }
+}

@@ -10,7 +10,7 @@ use proto::capability::ChunkBinding;
 use proto::checksum::crc32c;
 use proto::pb;
 use proto::pb::chunk_service_client::ChunkServiceClient;
-use proto::runtime::transport;
+use proto::runtime::{folder, transport};
 use proto::status::{WireError, from_status};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -66,7 +66,7 @@ impl World {
         let world = Self { _folder: folder, peer, metadata: Some(metadata), running: None, config };
         std::fs::create_dir_all(&world.config.storage).unwrap();
         let token = world.peer.state().join.expose();
-        std::fs::write(world.config.storage.join("join.token"), format!("{}\n", token.as_str())).unwrap();
+        folder::publish(&world.config.storage.join("join.token"), format!("{}\n", token.as_str()).as_bytes()).unwrap();
         world
     }
 

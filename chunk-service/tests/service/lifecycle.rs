@@ -5,7 +5,7 @@ use std::time::Duration;
 use chunk_service::{ChunkError, Deps};
 use proto::error::Reason;
 use proto::pb;
-use proto::runtime::transport;
+use proto::runtime::{folder, transport};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
@@ -38,7 +38,7 @@ async fn a_node_started_first_waits_and_is_not_healthy_until_it_has_joined() {
     }
     let early = Client::connect(endpoint.clone()).await.get_chunk(&Peer::place(), "x").await.unwrap_err();
     assert_eq!(early.reason, Some(Reason::Starting));
-    std::fs::write(world.config.storage.join("join.token"), format!("{}\n", token.as_str())).unwrap();
+    folder::publish(&world.config.storage.join("join.token"), format!("{}\n", token.as_str()).as_bytes()).unwrap();
     world.metadata = Some(world.peer.listen(metadata).await);
     world.running = Some(starting.await.unwrap().unwrap());
     for service in ["", SERVICE] {
@@ -100,7 +100,7 @@ async fn folders_that_cannot_be_this_nodes_are_refused() {
     let identity = std::fs::read(world.chunks().join("IDENTITY")).unwrap();
     std::fs::remove_file(world.chunks().join("IDENTITY")).unwrap();
     assert!(matches!(world.start_service().await, Err(ChunkError::NodeKey { .. })), "chunks of nobody");
-    std::fs::write(world.chunks().join("node.key"), key).unwrap();
+    folder::publish(&world.chunks().join("node.key"), &key).unwrap();
     std::fs::write(world.chunks().join("IDENTITY"), &identity[1..]).unwrap();
     assert!(matches!(world.start_service().await, Err(ChunkError::Folder(_))), "a damaged IDENTITY");
     std::fs::write(world.chunks().join("IDENTITY"), identity).unwrap();

@@ -58,8 +58,9 @@ fn signal(process: &Process, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
+/// SIGHUP ended a service that had no certificates to read again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signal_stops_it_with_success_and_what_it_stored_is_there_after_a_restart() {
+async fn a_signal_but_a_hangup_stops_it_with_success_and_what_it_stored_is_there_after_a_restart() {
     let world = World::prepare().await;
     let (place, bytes) = (Peer::place(), pattern(300_000));
     let mut process = start(&world).await;
@@ -67,6 +68,7 @@ async fn a_signal_stops_it_with_success_and_what_it_stored_is_there_after_a_rest
     let client = Client::connect(process.endpoint.clone()).await;
     client.put(&place, &world.peer.may_write(place, 300_000), &bytes).await.unwrap();
     for stop in [Signal::TERM, Signal::INT] {
+        signal(&process, Signal::HUP);
         signal(&process, stop);
         let status = tokio::task::spawn_blocking(move || process.child.wait().unwrap()).await.unwrap();
         assert_eq!(status.code(), Some(0), "{stop:?}");

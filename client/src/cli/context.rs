@@ -11,6 +11,7 @@ use std::time::Duration;
 use mini_tectonic_client::{Client, ClientConfig, Error, TrafficClass};
 use proto::error::Reason;
 use proto::ids::TenantId;
+use proto::runtime::folder;
 use proto::runtime::tls::NetworkOptions;
 
 use super::args::Global;
@@ -18,6 +19,9 @@ use super::class::ClassArg;
 use super::credentials::{Credential, Credentials, Holder, Secret};
 use super::failure::{Exit, Failure, Scene};
 use super::output::Output;
+
+/// Holds the token to use.
+pub(crate) const TOKEN_VARIABLE: &str = "MINI_TECTONIC_TOKEN";
 
 /// Everything that is given from outside.
 #[derive(Clone)]
@@ -162,12 +166,7 @@ impl Context {
             return Ok(Some(Credential { token: token.clone(), cluster_id: String::new() }));
         }
         let file = self.credentials()?;
-        let found = file.find(&self.endpoint, holder)?;
-        if found.is_some() && file.is_exposed() {
-            let path = file.path().display();
-            self.warn(&format!("others can read the tokens in {path}; 'chmod 600 {path}' ends that"));
-        }
-        Ok(found)
+        file.find(&self.endpoint, holder)
     }
 
     fn session<'a>(&'a self, credential: Credential, tenant: Option<&'a TenantId>) -> Result<Session<'a>, Failure> {
@@ -271,18 +270,20 @@ fn given_token(global: &Global) -> Result<Option<Secret>, Failure> {
     if let Some(path) = &global.token_file {
         return read_token(path).map(Some);
     }
-    if let Some(token) = variable("MINI_TECTONIC_TOKEN") {
+    if let Some(token) = variable(TOKEN_VARIABLE) {
         let not_text = |_bytes| Failure::new(Exit::Usage, "MINI_TECTONIC_TOKEN is not text");
         return token.into_string().map_err(not_text).map(|token| Some(Secret::from(token.trim())));
     }
     variable("MINI_TECTONIC_TOKEN_FILE").map(|path| read_token(Path::new(&path))).transpose()
 }
 
-fn read_token(path: &Path) -> Result<Secret, Failure> {
-    let failed = |error: io::Error| Failure::local(format_args!("cannot read the token in {}", path.display()), &error);
-    let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
-    if text.trim().is_empty() {
-        return Err(Failure::new(Exit::Other, format!("there is no token in {}", path.display())));
+/// The token in a file that nobody else can read.
+pub(crate) fn read_token(path: &Path) -> Result<Secret, Failure> {
+    let what = format_args!("cannot use the token in {}", path.display()).to_string();
+    let read = folder::read_secret(path).map_err(|error| Failure::local(&what, &error))?;
+    let bytes = read.ok_or_else(|| Failure::local(&what, &io::Error::from(io::ErrorKind::NotFound)))?;
+    match std::str::from_utf8(&bytes).unwrap_or_default().trim() {
+        "" => Err(Failure::new(Exit::Other, format!("there is no token in {}", path.display()))),
+        token => Ok(Secret::from(token)),
     }
-    Ok(Secret::from(text.trim()))
 }

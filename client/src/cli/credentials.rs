@@ -20,8 +20,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use proto::ids::TenantId;
@@ -148,15 +147,7 @@ impl Credentials {
     /// When the file cannot be read, or not as one of ours.
     pub(crate) fn find(&self, endpoint: &str, holder: Holder<'_>) -> Result<Option<Credential>, Failure> {
         let content = self.read()?;
-        Ok(content.endpoints.get(endpoint).and_then(|known| match holder {
-            Holder::Admin => known.admin.clone(),
-            Holder::Tenant(tenant) => known.tenants.get(tenant.as_str()).cloned(),
-        }))
-    }
-
-    /// Whether others than the user may read the file.
-    pub(crate) fn is_exposed(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|found| found.permissions().mode() & 0o077 != 0)
+        Ok(spellings(endpoint).iter().find_map(|spelling| content.find(spelling, holder)).cloned())
     }
 
     /// Keeps a credential, in place of the one before.
@@ -165,7 +156,14 @@ impl Credentials {
     /// When the file cannot be read or written.
     pub(crate) fn save(&self, endpoint: &str, holder: Holder<'_>, credential: Credential) -> Result<(), Failure> {
         self.change(|content| {
-            let known = content.endpoints.entry(endpoint.to_owned()).or_default();
+            // One that was kept for the same cluster under another spelling would be found again when this one is old.
+            let same = |spelling: &&String| {
+                let known = content.find(spelling, holder);
+                known.is_some_and(|known| !known.cluster_id.is_empty() && known.cluster_id == credential.cluster_id)
+            };
+            let all = spellings(endpoint);
+            let kept = all.iter().find(same).map_or(endpoint, String::as_str).to_owned();
+            let known = content.endpoints.entry(kept).or_default();
             match holder {
                 Holder::Admin => known.admin = Some(credential),
                 Holder::Tenant(tenant) => {
@@ -181,7 +179,9 @@ impl Credentials {
     /// When the file cannot be read or written.
     pub(crate) fn forget(&self, endpoint: &str, tenant: &TenantId) -> Result<(), Failure> {
         self.change(|content| {
-            if let Some(known) = content.endpoints.get_mut(endpoint) {
+            let holder = Holder::Tenant(tenant);
+            let kept = spellings(endpoint).into_iter().find(|spelling| content.find(spelling, holder).is_some());
+            if let Some(known) = kept.and_then(|spelling| content.endpoints.get_mut(&spelling)) {
                 known.tenants.remove(tenant.as_str());
             }
         })
@@ -212,14 +212,13 @@ impl Credentials {
     }
 
     fn read(&self) -> Result<Content, Failure> {
-        let text = match std::fs::read_to_string(&self.path) {
-            Ok(text) => Zeroizing::new(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::default()),
-            Err(error) => return Err(Failure::local(format_args!("cannot read {}", self.path.display()), &error)),
-        };
-        let damaged = |error| self.damaged(&where_it_stopped(&text, &error));
+        let read = folder::read_secret(&self.path)
+            .map_err(|error| Failure::local(format_args!("cannot use {}", self.path.display()), &error))?;
+        let Some(bytes) = read else { return Ok(Content::default()) };
+        let text = std::str::from_utf8(&bytes).map_err(|_not_text| self.damaged("it is not text"))?;
+        let damaged = |error| self.damaged(&where_it_stopped(text, &error));
         // Behind its version a later one may have anything.
-        let Version { version: found } = toml::from_str(&text).map_err(damaged)?;
+        let Version { version: found } = toml::from_str(text).map_err(damaged)?;
         if found > VERSION {
             let path = self.path.display();
             let newer = format!("{path} has format version {found}, but this program knows versions up to {VERSION}");
@@ -227,13 +226,36 @@ impl Credentials {
                 Failure::new(Exit::Other, newer).hint("use a newer program, or --token-file; it was not changed")
             );
         }
-        toml::from_str(&text).map_err(damaged)
+        toml::from_str(text).map_err(damaged)
     }
 
     fn damaged(&self, why: &str) -> Failure {
         Failure::new(Exit::Other, format!("{} is not a credentials file: {why}", self.path.display()))
             .hint("correct it, or move it away and use --token-file; it was not changed")
     }
+}
+
+impl Content {
+    fn find(&self, endpoint: &str, holder: Holder<'_>) -> Option<&Credential> {
+        let known = self.endpoints.get(endpoint)?;
+        match holder {
+            Holder::Admin => known.admin.as_ref(),
+            Holder::Tenant(tenant) => known.tenants.get(tenant.as_str()),
+        }
+    }
+}
+
+/// An endpoint, and the other names by which this machine knows the same port of itself. What is kept under one is never
+/// sent to another machine by that.
+fn spellings(endpoint: &str) -> Vec<String> {
+    const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+    let parts = endpoint.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once(':')?)));
+    let mut all = vec![endpoint.to_owned()];
+    if let Some((scheme, (host, port))) = parts.filter(|(_scheme, (host, _port))| LOOPBACK.contains(host)) {
+        let others = LOOPBACK.iter().filter(|other| **other != host);
+        all.extend(others.map(|other| format!("{scheme}://{other}:{port}")));
+    }
+    all
 }
 
 /// The line alone: the parser's own message may quote what it found there, and that may be a token.
@@ -244,6 +266,8 @@ fn where_it_stopped(text: &str, error: &toml::de::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn credential(token: &str) -> Credential {
@@ -271,7 +295,34 @@ mod tests {
         assert_eq!(found(&file, "http://b:1", Holder::Tenant(&posts)).as_deref(), Some("two"));
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(file.path()), mode(file.path().parent().unwrap())), (0o600, 0o700));
-        assert!(!file.is_exposed());
+    }
+
+    /// The token of `http://127.0.0.1:50051` was not found for `http://localhost:50051`.
+    #[test]
+    fn a_token_is_found_under_every_name_of_this_machine_for_the_same_port_and_under_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Credentials::at(folder.path().join("credentials.toml"));
+        let (tenant, other): (TenantId, TenantId) = ("posts".parse().unwrap(), "likes".parse().unwrap());
+        let (posts, likes) = (Holder::Tenant(&tenant), Holder::Tenant(&other));
+        file.save("http://127.0.0.1:7", posts, credential("one")).unwrap();
+        file.save("http://example.org:7", likes, credential("far")).unwrap();
+        for same in ["http://127.0.0.1:7", "http://localhost:7", "http://[::1]:7"] {
+            assert_eq!(found(&file, same, posts).as_deref(), Some("one"), "{same}");
+            assert_eq!(found(&file, same, likes), None, "{same}");
+        }
+        for other in ["https://localhost:7", "http://localhost:8", "http://example.org:7", "http://127.0.0.2:7"] {
+            assert_eq!(found(&file, other, posts), None, "{other}");
+        }
+        // A new one takes its place under whatever name, and goes under whatever name.
+        file.save("http://localhost:7", posts, credential("two")).unwrap();
+        assert_eq!(found(&file, "http://127.0.0.1:7", posts).as_deref(), Some("two"));
+        let another = Credential { cluster_id: "d".to_owned(), ..credential("three") };
+        file.save("http://[::1]:7", posts, another).unwrap();
+        assert_eq!(found(&file, "http://127.0.0.1:7", posts).as_deref(), Some("two"), "of another cluster");
+        assert_eq!(found(&file, "http://[::1]:7", posts).as_deref(), Some("three"));
+        file.forget("http://[::1]:7", &tenant).unwrap();
+        file.forget("http://localhost:7", &tenant).unwrap();
+        assert_eq!(found(&file, "http://127.0.0.1:7", posts), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use proto::runtime::transport::{self, TransportLimits};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::context::read_token;
 use super::credentials::{Credential, Credentials, Holder};
 use super::failure::{Exit, Failure};
 
@@ -117,10 +118,9 @@ impl Services {
     /// Keeps the admin's token in a credentials file, under this endpoint.
     pub(crate) fn save_admin_token(&self, endpoint: &str, file: &Credentials) -> Result<(), Failure> {
         let path = self.metadata.admin_token_path();
-        let token = std::fs::read_to_string(path)
-            .map_err(|error| Failure::local(format_args!("cannot read {}", path.display()), &error))?;
+        let token = read_token(path)?;
         let cluster_id = self.metadata.cluster_id().to_string();
-        file.save(endpoint, Holder::Admin, Credential { token: token.trim().into(), cluster_id })
+        file.save(endpoint, Holder::Admin, Credential { token, cluster_id })
     }
 
     /// Resolves only when one of them can no longer be trusted or has ended by itself: why.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::common::{Ended, Serve, User, bytes, user_with_services, write};
+use crate::common::{Ended, Serve, User, bytes, run_to_end, user_with_services, write};
 use crate::{KIB, read};
 
 fn export(user: &User, more: &str) -> Ended {
@@ -63,6 +63,20 @@ fn an_export_that_cannot_be_written_says_so_and_takes_nobody_s_place() {
     user.line("export -o .").failed(1, &["cannot write ."]);
     user.line("export -o nowhere/export").failed(1, &["cannot write nowhere/export", "No such file"]);
     user.line("export").failed(2, &["--output"]);
+}
+
+/// An import kept to the default's 128 MiB of free space whatever `--metadata-low-watermark` and its variable said, so that
+/// nothing could be imported to a small disk on which `serve` ran well.
+#[test]
+fn an_import_keeps_to_the_low_watermark_that_it_is_given() {
+    let (user, _serve) = user_with_services();
+    export(&user, "--include-secrets").ok();
+    let no_disk_has_it = "export --metadata-low-watermark 8EiB";
+    import(&user, no_disk_has_it, "new").failed(1, &["the metadata disk is nearly full"]);
+    let mut command = user.command();
+    command.args(["import", "export", "--storage", "new"]).env("MINI_TECTONIC_METADATA_LOW_WATERMARK", "8EiB");
+    run_to_end(command, Vec::new()).failed(1, &["the metadata disk is nearly full"]);
+    import(&user, "export --metadata-low-watermark 0", "new").ok();
 }
 
 #[test]

@@ -84,14 +84,32 @@ fn flags_come_before_the_environment_and_that_before_the_file() {
 }
 
 #[test]
-fn a_damaged_or_exposed_credentials_file_is_told_of() {
+fn a_damaged_credentials_file_is_told_of() {
     let (user, _serve) = user_with_services();
-    std::fs::set_permissions(user.credentials(), std::fs::Permissions::from_mode(0o644)).unwrap();
-    let warned = user.line("list-blobs -t posts");
-    assert_eq!(warned.code, Some(0));
-    assert!(warned.stderr.starts_with("warning: ") && warned.stderr.contains("chmod 600"), "{}", warned.stderr);
     write(&user.credentials(), b"version = 1\nnot toml");
     user.line("list-blobs -t posts").failed(1, &["credentials.toml", "line 2", "was not changed"]);
+}
+
+/// Tokens in a file that others could read were used all the same, at most with a warning that nobody had to see.
+#[test]
+fn files_of_tokens_that_others_can_read_are_refused() {
+    let (user, serve) = user_with_services();
+    let tokens = [
+        ("list-blobs -t posts", user.credentials()),
+        ("list-blobs -t posts --token-file own.token", user.file("own.token", token_of(&user, "posts").as_bytes())),
+        ("list-tenants --token-file storage/admin.token", serve.storage.join("admin.token")),
+    ];
+    for (line, path) in tokens {
+        for (mode, told) in [(0o640, "0640"), (0o604, "0604"), (0o666, "0666")] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let advice = format!("'chmod 600 {}'", path.file_name().unwrap().to_str().unwrap());
+            let refused = user.line(line);
+            refused.failed(1, &["others can read", &format!("(mode {told})"), "'chmod 600 "]);
+            assert!(refused.stderr.contains(advice.trim_start_matches("'chmod 600 ")), "{}", refused.stderr);
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        user.line(line).ok();
+    }
 }
 
 #[test]
@@ -103,4 +121,18 @@ fn a_token_of_another_cluster_is_told_of() {
     let flags = ["--metadata-listen", &address, "--chunk-listen", "127.0.0.1:0"];
     let _other = Serve::start_with(&user, &user.path("other"), &flags);
     user.line("list-blobs -t posts").failed(4, &["TOKEN_INVALID", "now another cluster"]);
+}
+
+/// `serve` keeps its token under `http://127.0.0.1:PORT`; who then wrote `localhost` was told that there was none.
+#[test]
+fn localhost_and_its_address_are_the_same_endpoint() {
+    let (mut user, serve) = user_with_services();
+    user.endpoint = serve.metadata.replace("127.0.0.1", "localhost");
+    let id = user.put("posts", &user.file("in", b"hello"));
+    user.line("register-tenant -t likes").ok();
+    user.line("rotate-token -t posts -q").ok();
+    user.line("rotate-token -t posts -q").ok();
+    user.endpoint.clone_from(&serve.metadata);
+    assert_eq!(user.line(&format!("get -t posts -b {id}")).ok(), "hello");
+    user.line("list-blobs -t likes").ok();
 }

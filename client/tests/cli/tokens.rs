@@ -124,6 +124,7 @@ fn without_authentication_anybody_may_do_anything_and_status_says_so() {
     assert!(with_token(&stranger, "none", "status").ok().contains("authentication is off"));
     let log = std::fs::read_to_string(user.path("serve.log")).unwrap();
     assert!(log.contains("authentication is off"));
-    let open = "serve --storage other --metadata-listen 0.0.0.0:0 --insecure-no-auth --insecure-plaintext";
+    let open = "serve --storage other --metadata-listen 0.0.0.0:0 --chunk-listen 127.0.0.1:0 --insecure-no-auth \
+                --insecure-plaintext";
     stranger.line(open).failed(1, &["refusing to listen", "--insecure-no-auth"]);
 }

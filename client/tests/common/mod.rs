@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::sync_channel;
@@ -267,9 +268,9 @@ pub(crate) fn user_with(flags: &[&str]) -> (User, Serve) {
     (user, serve)
 }
 
-/// Writes a file.
+/// Writes a file, which nobody else can read where it was not there before.
 pub(crate) fn write(path: &Path, content: &[u8]) {
-    let file = File::options().write(true).create(true).truncate(true).open(path);
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(content)).expect("a file can be written");
 }
 

@@ -1,8 +1,7 @@
 //! Batches: many calls in one, each with an outcome of its own.
 //!
 //! All items of a batch are under way at once, so the engine makes what they write durable together. A batch is refused as
-//! a whole only for what is no item's matter. Its tenant's rate counts every item: a batch is let in as a single call is, and
-//! the calls after it wait for what it took.
+//! a whole only for what is no item's matter. Its tenant's rate counts every item.
 
 use std::future::Future;
 
@@ -14,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::answers::FromAnswer;
 use super::convert::Call;
+use super::metadata::Named;
 use super::{Answer, called, refused};
 use crate::auth::{Authenticator, Caller};
 use crate::error::MetadataError;
@@ -21,7 +21,7 @@ use crate::error::MetadataError;
 /// A request that holds those of many calls.
 pub(super) trait Batch {
     /// One of them.
-    type Item;
+    type Item: Named + Sync;
     /// What they are called in the request.
     const FIELD: &'static str;
     /// All of them.
@@ -100,9 +100,6 @@ async fn admitted<B: Batch>(authenticator: &Authenticator, caller: &Caller, batc
         let problem = format!("must be 1 to {BATCH_ITEMS_MAX} items, not {}", items.len());
         return Err(refused(MetadataError::field(B::FIELD, problem)));
     }
-    // The call itself was counted when it was let in.
-    if items.len() > 1 {
-        authenticator.count_more(caller, items.len() as u64 - 1).await.map_err(refused)?;
-    }
+    authenticator.count_items(caller, items.iter().map(Named::tenant_id)).await.map_err(refused)?;
     Ok(items)
 }

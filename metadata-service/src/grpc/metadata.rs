@@ -6,10 +6,39 @@ use tonic::{Request, Status, async_trait};
 
 use super::audited::{Audited, command_on_record};
 use super::convert::{Call, ListBlobs, ListTenants, RotateTenantToken};
-use super::{Answer, answer, batches, command};
-use crate::auth::Authenticator;
+use super::{Answer, answer, batches, command, refused};
+use crate::auth::{Authenticator, Caller};
 use crate::error::MetadataError;
 use crate::service::Service;
+
+/// A message of a tenant's own call.
+pub(super) trait Named {
+    /// The tenant that it names, if any.
+    fn tenant_id(&self) -> &str;
+}
+
+macro_rules! named {
+    ($($message:ty),* $(,)?) => { $(
+        impl Named for $message {
+            fn tenant_id(&self) -> &str {
+                &self.tenant_id
+            }
+        }
+    )* };
+}
+
+named!(
+    pb::StartUploadRequest,
+    pb::AllocateBlocksRequest,
+    pb::CommitUploadRequest,
+    pb::AbortUploadRequest,
+    pb::GetUploadRequest,
+    pb::GetBlobRequest,
+    pb::GetBlobLayoutRequest,
+    pb::ListBlobsRequest,
+    pb::DeleteBlobRequest,
+    pb::UndeleteBlobRequest,
+);
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -21,6 +50,29 @@ pub struct MetadataHandlers {
 impl MetadataHandlers {
     pub(super) fn new(service: Service, authenticator: Authenticator) -> Self {
         Self { service, authenticator }
+    }
+
+    /// A tenant's own call as the command it stands for.
+    async fn own<T: Named, C>(&self, request: Request<T>) -> Result<C, Status>
+    where
+        C: TryFrom<Call<T>, Error = MetadataError>,
+    {
+        self.count(&request).await?;
+        command(request)
+    }
+
+    /// The same, once it is on record.
+    async fn own_on_record<T: Named + Audited, C>(&self, request: Request<T>) -> Result<C, Status>
+    where
+        C: TryFrom<Call<T>, Error = MetadataError>,
+    {
+        self.count(&request).await?;
+        self.on_record(request).await
+    }
+
+    async fn count<T: Named>(&self, request: &Request<T>) -> Result<(), Status> {
+        let Some(caller) = request.extensions().get::<Caller>() else { return Ok(()) };
+        self.authenticator.count_named(caller, request.get_ref().tenant_id()).await.map_err(refused)
     }
 
     async fn on_record<T: Audited, C>(&self, request: Request<T>) -> Result<C, Status>
@@ -85,27 +137,27 @@ impl MetadataService for MetadataHandlers {
     }
 
     async fn start_upload(&self, request: Request<pb::StartUploadRequest>) -> Answer<pb::StartUploadResponse> {
-        let (command, class) = command(request)?;
+        let (command, class) = self.own(request).await?;
         answer(self.service.start_upload(command, class).await)
     }
 
     async fn allocate_blocks(&self, request: Request<pb::AllocateBlocksRequest>) -> Answer<pb::AllocateBlocksResponse> {
-        let (command, receipts, class) = command(request)?;
+        let (command, receipts, class) = self.own(request).await?;
         answer(self.service.allocate_blocks(command, &receipts, class).await)
     }
 
     async fn commit_upload(&self, request: Request<pb::CommitUploadRequest>) -> Answer<pb::CommitUploadResponse> {
-        let (command, receipts) = command(request)?;
+        let (command, receipts) = self.own(request).await?;
         answer(self.service.commit_upload(command, &receipts).await)
     }
 
     async fn abort_upload(&self, request: Request<pb::AbortUploadRequest>) -> Answer<pb::AbortUploadResponse> {
-        let (tenant, blob) = command(request)?;
+        let (tenant, blob) = self.own(request).await?;
         answer(self.service.abort_upload(tenant, blob).await)
     }
 
     async fn get_upload(&self, request: Request<pb::GetUploadRequest>) -> Answer<pb::GetUploadResponse> {
-        let (tenant, blob) = command(request)?;
+        let (tenant, blob) = self.own(request).await?;
         answer(self.service.get_upload(&tenant, blob).await)
     }
 
@@ -121,12 +173,12 @@ impl MetadataService for MetadataHandlers {
     }
 
     async fn get_blob(&self, request: Request<pb::GetBlobRequest>) -> Answer<pb::GetBlobResponse> {
-        let (tenant, blob) = command(request)?;
+        let (tenant, blob) = self.own(request).await?;
         answer(self.service.get_blob(&tenant, blob).await)
     }
 
     async fn get_blob_layout(&self, request: Request<pb::GetBlobLayoutRequest>) -> Answer<pb::GetBlobLayoutResponse> {
-        let (tenant, blob, range, class) = command(request)?;
+        let (tenant, blob, range, class) = self.own(request).await?;
         answer(self.service.get_layout(&tenant, blob, range, class).await)
     }
 
@@ -140,7 +192,7 @@ impl MetadataService for MetadataHandlers {
     }
 
     async fn list_blobs(&self, request: Request<pb::ListBlobsRequest>) -> Answer<pb::ListBlobsResponse> {
-        let ListBlobs { tenant, prefix, deleted, size, token } = command(request)?;
+        let ListBlobs { tenant, prefix, deleted, size, token } = self.own(request).await?;
         if deleted {
             return answer(self.service.list_deleted_blobs(&tenant, size, &token).await);
         }
@@ -148,10 +200,10 @@ impl MetadataService for MetadataHandlers {
     }
 
     async fn delete_blob(&self, request: Request<pb::DeleteBlobRequest>) -> Answer<pb::DeleteBlobResponse> {
-        answer(self.service.delete_blob(self.on_record(request).await?).await)
+        answer(self.service.delete_blob(self.own_on_record(request).await?).await)
     }
 
     async fn undelete_blob(&self, request: Request<pb::UndeleteBlobRequest>) -> Answer<pb::UndeleteBlobResponse> {
-        answer(self.service.undelete_blob(self.on_record(request).await?).await)
+        answer(self.service.undelete_blob(self.own_on_record(request).await?).await)
     }
 }

@@ -96,7 +96,7 @@ fn plain_plan(site: &Site, block: &mut pb::BlockPlan) {
 fn without_sequence(site: &Site, node: &str, text: &str) -> String {
     let capability = read(site, node, text);
     let binding = ChunkBinding { sequence: 0, ..capability.binding };
-    format!("{} letters: {:?}", text.len() / 64, Capability { binding, ..capability })
+    format!("{} letters: {:?}", text.len(), Capability { binding, ..capability })
 }
 
 fn read(site: &Site, node: &str, text: &str) -> Capability {

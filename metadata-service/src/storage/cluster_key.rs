@@ -23,7 +23,7 @@ const VERSION: u32 = 1;
 
 /// Reads the file; `None` when it is not there.
 pub(super) fn read(path: &Path) -> Result<Option<SecretKey>, StartError> {
-    let Some(bytes) = folder::read_small(path)?.map(Zeroizing::new) else { return Ok(None) };
+    let Some(bytes) = folder::read_secret(path)? else { return Ok(None) };
     if let Some(secret) = SecretKey::from_slice(&bytes) {
         return Ok(Some(secret));
     }

@@ -94,6 +94,29 @@ async fn a_folder_in_use_is_refused_until_it_is_free() {
     stop(start(folder.path(), 3).await.unwrap()).await;
 }
 
+/// A start served over a `cluster.key` that everybody on the machine could read, and said nothing.
+#[tokio::test]
+async fn keys_and_tokens_that_others_can_read_are_refused_until_they_cannot() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = start(folder.path(), 1).await.unwrap();
+    let paths = first.paths.clone();
+    stop(first).await;
+    let identity = std::fs::read(paths.metadata.join("IDENTITY")).unwrap();
+    for (path, unfinished) in [(&paths.key, false), (&paths.admin_token, false), (&paths.join_token, true)] {
+        if unfinished {
+            // A start that goes on where another was interrupted takes the tokens over.
+            std::fs::remove_file(paths.metadata.join("IDENTITY")).unwrap();
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = start(folder.path(), 2).await.unwrap_err();
+        let (told, path_told) = (refused.to_string(), path.display());
+        assert!(told.contains(&format!("{path_told} (mode 0644); 'chmod 600 {path_told}'")), "{told}");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        stop(start(folder.path(), 3).await.unwrap()).await;
+        assert_eq!(std::fs::read(paths.metadata.join("IDENTITY")).unwrap(), identity);
+    }
+}
+
 /// The disk under `metadata/` was not mounted after a reboot. The start found an empty folder, made a new cluster in it
 /// and took the old tokens over, so that everything looked well and every tenant and blob was gone.
 #[tokio::test]

@@ -86,6 +86,32 @@ async fn every_method_refuses_every_kind_of_token_that_it_is_not_for() {
     }
 }
 
+/// After some hundred refusals on one connection it ended with GOAWAY, and with it calls that had nothing to do with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_with_a_bad_token_is_refused_thousands_of_times_on_one_connection_and_each_time_told_why() {
+    let world = World::new().await;
+    let (channel, bad) = (world.channel(), Token::generate(TokenKind::Tenant, &OsEntropy).expose().to_string());
+    let refused = async |count| {
+        let mut told = Vec::new();
+        for _ in 0..count {
+            let mut grpc = tonic::client::Grpc::new(channel.clone());
+            grpc.ready().await.unwrap();
+            let request = pb::ListBlobsRequest { display_name_prefix: "x".repeat(500), ..Default::default() };
+            let mut request = Request::new(request);
+            request.metadata_mut().insert("authorization", format!("Bearer {bad}").parse().unwrap());
+            let path = PathAndQuery::from_static("/minitectonic.v1.MetadataService/ListBlobs");
+            let codec = tonic_prost::ProstCodec::<pb::ListBlobsRequest, pb::ListBlobsResponse>::default();
+            told.push(reason(grpc.unary(request, path, codec).await));
+        }
+        told
+    };
+    let told: Vec<Reason> = futures_util::future::join_all((0..50).map(|_| refused(100))).await.concat();
+    assert_eq!(told.len(), 5_000);
+    // Beyond a thousand a second the reason is another one.
+    assert!(told.iter().all(|reason| matches!(reason, Reason::TokenInvalid | Reason::RateLimited)), "{told:?}");
+    assert!(told.contains(&Reason::TokenInvalid));
+}
+
 #[tokio::test]
 async fn a_known_key_id_with_another_secret_or_another_kind_is_unknown() {
     let world = World::new().await;

@@ -107,6 +107,39 @@ async fn a_tenant_that_calls_too_often_is_told_when_to_come_back_and_holds_nobod
     }
 }
 
+/// With `--insecure-no-auth` no token says whose call it is, and no call was counted.
+#[tokio::test]
+async fn a_tenant_s_rate_holds_without_authentication_too() {
+    let mut world = World::new().await;
+    for tenant in ["slow", "other"] {
+        world.tenant(tenant).await;
+    }
+    let rates = Some(pb::Rates { requests_per_second: Some(1), ..Default::default() });
+    let set = pb::UpdateTenantRequest { tenant_id: "slow".to_owned(), rates, ..Default::default() };
+    world.admin().update_tenant(set).await.unwrap();
+    world.restart_with(|tuning| tuning.insecure_no_auth = true).await;
+    let tenant_id = "slow".to_owned();
+    let list = async |tenant: &str| {
+        let request = pb::ListBlobsRequest { tenant_id: tenant.to_owned(), ..Default::default() };
+        world.metadata("x").list_blobs(request).await.map(drop)
+    };
+    let delete = async || {
+        let request = pb::DeleteBlobRequest { tenant_id: tenant_id.clone(), ..Default::default() };
+        world.metadata("x").delete_blob(request).await.map(drop)
+    };
+    let (mut listed, mut deleted) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        listed.extend(list("slow").await.err());
+        deleted.push(reason(delete().await));
+        list("other").await.unwrap();
+    }
+    let refused = refusal::<()>(Err(listed.pop().expect("twenty calls in less than twenty seconds")));
+    assert_eq!(refused.reason, Some(Reason::RateLimited));
+    assert!(refused.retry_after.is_some_and(|after| !after.is_zero()));
+    assert!(deleted.contains(&Reason::RateLimited), "{deleted:?}");
+    world.cluster("x").get_cluster_status(pb::GetClusterStatusRequest {}).await.unwrap();
+}
+
 #[tokio::test]
 async fn rates_with_which_nothing_would_come_to_its_end_are_refused() {
     let world = World::new().await;

@@ -49,7 +49,10 @@ fn a_key_that_others_can_read_is_refused_by_what_to_do() {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
         assert_eq!(
             refused(&folder),
-            format!("others can read the private key in {key}; 'chmod 600 {key}' ends that", key = key.display())
+            format!(
+                "others can read the private key in {key} (mode {mode:04o}); 'chmod 600 {key}' ends that",
+                key = key.display()
+            )
         );
     }
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o400)).unwrap();

@@ -17,6 +17,7 @@ use tonic::codegen::http::Request;
 
 use super::connection::ConnectionInfo;
 use super::limits::TransportLimits;
+use super::rest::Read;
 use crate::error::{Classify, Details, Reason};
 use crate::status::to_status;
 
@@ -29,10 +30,14 @@ pub(super) fn receive(mut request: Request<Body>) -> Request<Body> {
     if let Some(certificate) = info.certificate.get() {
         request.extensions_mut().insert(*certificate);
     }
-    if crate::STREAMING_METHOD_PATHS.contains(&request.uri().path()) || request.body().is_end_stream() {
+    if request.body().is_end_stream() {
         return request;
     }
-    request.map(|body| Body::new(Timely::new(body, info.gate.limits())))
+    let (limits, is_stream) = (info.gate.limits(), crate::STREAMING_METHOD_PATHS.contains(&request.uri().path()));
+    request.map(|body| {
+        let body = Body::new(Read::to_its_end(body, limits.request_stall));
+        if is_stream { body } else { Body::new(Timely::new(body, limits)) }
+    })
 }
 
 /// A request that did not arrive.

@@ -6,11 +6,11 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mini_tectonic_client::{ByteRange, DownloadOptions, Sink};
+use mini_tectonic_client::{ByteRange, DownloadOptions, Reason, Sink};
 
 use crate::cli::args::{BlobArg, TenantArg};
 use crate::cli::class::ClassArg;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, Session};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::progress::Bar;
 use crate::cli::units::parse_range;
@@ -37,6 +37,7 @@ impl Get {
     /// Runs the command.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let session = context.tenant_at(&self.tenant.tenant, self.class)?;
+        self.refuse_range_behind_the_end(&session).await?;
         let target = self.output.as_deref().filter(|path| path.as_os_str() != "-");
         let sink = target.map_or_else(standard_output, open)?;
         let bar = Bar::start(context, &target.map_or_else(|| "get".into(), Path::to_string_lossy));
@@ -45,6 +46,23 @@ impl Get {
         drop(bar);
         let got = got.map_err(|error| session.failed("get", &error))?;
         if target.is_some() && context.out.json() { context.out.object(&BlobView::from(&got.blob)) } else { Ok(()) }
+    }
+}
+
+impl Get {
+    /// As HTTP has it, a range begins with one of the blob's bytes. For the library one that begins where the blob ends is
+    /// empty, so that a reader may go on until there is nothing more.
+    async fn refuse_range_behind_the_end(&self, session: &Session<'_>) -> Result<(), Failure> {
+        let Some(ByteRange { offset, .. }) = self.range else { return Ok(()) };
+        let blob = session.client.get_blob(self.blob.blob).await.map_err(|error| session.failed("get", &error))?;
+        if offset < blob.size_bytes {
+            return Ok(());
+        }
+        let (id, reason) = (self.blob.blob, Reason::ReadOffsetOutOfRange.as_str());
+        let size = blob.size_bytes;
+        let message =
+            format!("get failed: blob {id} has {size} bytes, but the range begins with byte {offset} ({reason})");
+        Err(Failure::new(Exit::Other, message).hint("bytes are counted from 0"))
     }
 }
 

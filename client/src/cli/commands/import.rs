@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::units::time_in_seconds;
+use crate::cli::units::{parse_size, time_in_seconds};
 
 /// Restore the metadata from an export, into an empty folder, while no service runs on it
 ///
@@ -22,6 +22,10 @@ pub(crate) struct Import {
     /// The storage folder; its folder 'metadata' must not be there, or be empty.
     #[arg(long, value_name = "FOLDER", env = "MINI_TECTONIC_STORAGE", default_value = "./storage")]
     storage: PathBuf,
+    /// With less free space than this on the metadata's disk nothing is imported.
+    #[arg(long, value_name = "SIZE", env = "MINI_TECTONIC_METADATA_LOW_WATERMARK", default_value = "128MiB")]
+    #[arg(value_parser = parse_size)]
+    metadata_low_watermark: u64,
     /// The file that 'export' wrote.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -39,7 +43,10 @@ struct ImportView {
 impl Import {
     /// Runs the command.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let tuning = metadata_service::Tuning::default();
+        let tuning = metadata_service::Tuning {
+            metadata_low_watermark: self.metadata_low_watermark,
+            ..metadata_service::Tuning::default()
+        };
         let opening = Opening { tuning: &tuning, entropy: &OsEntropy, now_ms: SystemClock.now_ms() };
         let imported = backup::import(&self.storage, &self.file, opening).await;
         let imported = imported

@@ -56,6 +56,7 @@ impl Serve {
         telemetry::init(self.log_format, log_filter(context));
         let mut signals = Signals::listen().map_err(|error| Failure::local("cannot listen for signals", &error))?;
         process::prepare();
+        process::outlive_hangups();
         let Some(services) = start(self.options(context.network().clone()), &mut signals).await? else { return Ok(()) };
         save_admin_token(context, &services);
         let ready = format!("ready metadata={} chunk={}", services.endpoint(), services.chunk_endpoint());

@@ -108,10 +108,15 @@ fn header_block(headers: &[(&str, &str)]) -> Vec<u8> {
 
 /// The headers of a health check, which a message has to follow.
 pub(in super::super) fn health_check(stream: u32) -> Vec<u8> {
+    call(stream, "/grpc.health.v1.Health/Check")
+}
+
+/// The headers of any call, which a message has to follow.
+pub(in super::super) fn call(stream: u32, path: &str) -> Vec<u8> {
     let block = header_block(&[
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", "/grpc.health.v1.Health/Check"),
+        (":path", path),
         (":authority", "x"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),

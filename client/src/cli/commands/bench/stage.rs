@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::process::Process;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, TOKEN_VARIABLE, read_token};
 use crate::cli::credentials::{Credential, Credentials, Holder};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::services::{self, Options, Services};
@@ -84,11 +84,9 @@ impl Stage {
 
     async fn register(&self) -> Result<(), Failure> {
         let path = storage_in(self.folder.path()).join("admin.token");
-        let token =
-            std::fs::read_to_string(&path).map_err(|error| Failure::local("cannot read admin.token", &error))?;
-        let token = zeroize::Zeroizing::new(token);
+        let token = read_token(&path)?;
         let failed = |error: mini_tectonic_client::Error| Failure::local("cannot register a tenant", &error);
-        let admin = Client::new(ClientConfig::new(&self.endpoint).with_token(token.as_str())).map_err(failed)?;
+        let admin = Client::new(ClientConfig::new(&self.endpoint).with_token(token.expose())).map_err(failed)?;
         // As many uploads may be open as there can be operations at once.
         let quota = pb::Quota { max_open_uploads: Some(u64::from(u16::MAX)), ..pb::Quota::default() };
         let registered = admin.register_tenant(&self.tenant, quota).await.map_err(failed)?;
@@ -140,6 +138,8 @@ impl Running {
         let command = |program: &Path| {
             let mut command = Command::new(program);
             command.arg("--storage").arg(&storage).args(["--listen", "127.0.0.1:0"]);
+            // They have no use for it.
+            command.env_remove(TOKEN_VARIABLE);
             command
         };
         let metadata = Service::start("metadata-service", command(metadata), folder).await?;
