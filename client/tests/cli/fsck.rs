@@ -12,8 +12,6 @@ use metadata_service::store::records::UsageRecord;
 use metadata_service::store::rows::{BatchExt as _, RowError};
 use proto::checksum::crc32c;
 
-use rustix::process::Signal;
-
 use crate::KIB;
 use crate::common::{Running, Serve, User, bytes, user_with_services, write};
 
@@ -175,11 +173,11 @@ fn rows_with(storage: &Path, batch: impl FnOnce(&[Row]) -> Batch) -> Vec<Row> {
 #[test]
 fn a_repair_that_is_killed_half_way_is_finished_by_the_next() {
     const BLOBS: usize = 4;
-    let (user, mut serve) = user_with_services();
+    let (user, serve) = user_with_services();
     (0..BLOBS).for_each(|n| drop(user.put("posts", &user.file(&format!("in-{n}"), &bytes(KIB)))));
     let checksum_files = serve.chunk_files("chk");
-    serve.process.signal(Signal::TERM);
-    assert!(serve.process.wait().success(), "nothing is left to the journal");
+    // Nothing is left to the journal.
+    serve.stop();
     let storage = user.path("storage");
     let sound = rows_with(&storage, |_rows| Batch::default());
     let damage = |rows: &[Row]| {

@@ -226,6 +226,13 @@ impl Serve {
         Self { process, metadata, chunk, storage: storage.to_path_buf() }
     }
 
+    /// Ends it as a supervisor does.
+    #[track_caller]
+    pub(crate) fn stop(mut self) {
+        self.process.signal(Signal::TERM);
+        assert!(self.process.wait().success(), "it ends in order");
+    }
+
     /// Paths in the folder of chunks with this extension, in order.
     pub(crate) fn chunk_files(&self, extension: &str) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.storage.join("chunks")).expect("the folder of chunks");
