@@ -31,6 +31,8 @@ pub(super) enum Effect {
     Decides,
     /// Writes, and is refused on a nearly full disk.
     Adds,
+    /// The same, and may be answered before the sync: what it writes is worth nothing without a later commit.
+    Plans,
     /// Writes, and is let through there.
     Frees,
 }
@@ -107,7 +109,7 @@ pub(super) const OPERATIONS: [Operation; 40] = [
     },
     Operation {
         name: "StartUpload",
-        effect: Effect::Adds,
+        effect: Effect::Plans,
         run: |s| Box::pin(async move { s.service.start_upload(upload(9, "new"), None).await.map(drop) }),
     },
     Operation {
