@@ -68,6 +68,21 @@ async fn i3_a_write_is_not_shown_while_its_sync_lasts_and_is_shown_after_it() {
     assert_eq!(engine.sequence(), 2);
 }
 
+/// For a plan, whose writer's next commit shows whether it was kept.
+#[tokio::test]
+async fn who_waives_the_sync_is_answered_before_it_and_readers_wait_all_the_same() {
+    let fixture = Fixture::new();
+    fixture.log.hold();
+    let early = Decision { answered_early: true, ..Decision::adds(puts(&[(b"plan", b"1")])) };
+    assert_eq!(fixture.engine.commit(Box::new(|_view| Ok(early))).await.unwrap(), 1);
+    fixture.log.wait_until_begun(1);
+    let reader = start(get(&fixture.engine, b"plan")).await;
+    let next = start(commit_boxed(&fixture.engine, puts(&[(b"next", b"1")]))).await;
+    fixture.log.release();
+    assert_eq!(reader.await.unwrap().as_deref(), Some(b"1".as_slice()));
+    assert_eq!(next.await.unwrap(), 2);
+}
+
 #[tokio::test]
 async fn i15_a_failed_sync_fails_everyone_who_waited_and_nothing_of_its_group_is_ever_shown() {
     let fixture = Fixture::new();
