@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileExt as _;
@@ -90,6 +91,11 @@ pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
     fn size(&self) -> io::Result<u64>;
     /// Takes room on the disk for so many bytes without changing the length. A disk that cannot is no error.
     fn reserve(&self, bytes: u64) -> io::Result<()>;
+    /// Has the system begin to write these bytes to the disk, so that a later sync finds less to do. Promises nothing, and
+    /// waits for nothing.
+    fn write_soon(&self, offset: u64, bytes: u64) {
+        let _nothing_is_promised = (offset, bytes);
+    }
     /// Makes the content durable.
     fn sync(&self) -> io::Result<()>;
     /// Forgets what is cached of the content, so that it is read from the disk next time.
@@ -314,6 +320,11 @@ impl DiskFile for File {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn write_soon(&self, offset: u64, bytes: u64) {
+        // Linux begins to write dirty pages that nobody is said to need, and keeps them; where it does not, a sync will.
+        let _may_fail = rustix::fs::fadvise(self, offset, NonZeroU64::new(bytes), Advice::DontNeed);
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -11,10 +11,14 @@ use bytes::Bytes;
 use proto::capability::ChunkBinding;
 use proto::checksum::{ChunkHasher, ChunkSums};
 use proto::failpoint;
+use proto::limits::MIB;
 
 use super::disk::DiskFile;
 use super::durable::Pair;
 use super::sessions::Ticket;
+
+/// So much is sent on its way to the disk at a time.
+const WRITE_SOON_BYTES: u64 = MIB;
 
 /// Where the bytes go.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub(crate) struct OpenWrite {
     pub(crate) target: Target,
     hasher: ChunkHasher,
     synced: u64,
+    /// So many bytes are on their way to the disk, or there.
+    under_way: u64,
     /// What it adds to the unsynced bytes of all, where it is counted among them.
     share: Option<Share>,
     _ticket: Ticket,
@@ -69,7 +75,7 @@ impl Drop for Share {
 impl OpenWrite {
     /// A write of no bytes yet.
     pub(crate) fn new(binding: ChunkBinding, target: Target, ticket: Ticket) -> Self {
-        Self { binding, target, hasher: ChunkHasher::default(), synced: 0, share: None, _ticket: ticket }
+        Self { binding, target, hasher: ChunkHasher::default(), synced: 0, under_way: 0, share: None, _ticket: ticket }
     }
 
     /// The same, whose unsynced bytes count among these.
@@ -111,8 +117,20 @@ impl OpenWrite {
             }
             self.hasher.update(part);
         }
+        self.write_soon();
         self.count();
         Ok(())
+    }
+
+    /// Keeps the disk busy while more is received: a sync that begins with everything is a sync that nothing overlaps.
+    fn write_soon(&mut self) {
+        let ahead = self.received().saturating_sub(self.under_way);
+        if let Target::File(file) = &self.target
+            && ahead >= WRITE_SOON_BYTES
+        {
+            file.write_soon(self.under_way, ahead);
+            self.under_way += ahead;
+        }
     }
 
     fn count(&mut self) {
