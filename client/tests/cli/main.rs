@@ -81,6 +81,36 @@ fn standard_input_and_pipes_are_stored_to_their_end() {
     assert_eq!(user.line(&format!("get -t posts -b {id}")).ok(), "through a pipe");
 }
 
+/// Small files travel together; whoever reads the ids must not notice.
+#[test]
+fn of_many_files_the_ids_come_in_order_and_nothing_is_left_of_those_behind_the_first_that_fails() {
+    let (user, _serve) = user_with_services();
+    let large = bytes(200 * KIB);
+    let mut line = vec!["put".to_owned(), "-t".to_owned(), "posts".to_owned()];
+    for number in 0..300 {
+        let content = if number == 137 { large.clone() } else { format!("file {number}").into_bytes() };
+        user.file(&format!("f{number}"), &content);
+        line.extend(["-f".to_owned(), format!("f{number}")]);
+    }
+    let ids = user.run(&line).ok();
+    let names = |listed: String| -> Vec<String> {
+        listed.lines().map(|line| line.rsplit('\t').next().unwrap().to_owned()).collect()
+    };
+    let ids: Vec<_> = ids.lines().collect();
+    assert_eq!(ids.len(), 300);
+    for number in [0, 136, 137, 138, 299] {
+        let stat = user.line(&format!("stat -t posts -b {} --json", ids[number])).json();
+        assert_eq!(stat["display_name"], format!("f{number}"));
+    }
+    assert!(user.line(&format!("get -t posts -b {}", ids[137])).stdout == large);
+    std::fs::remove_file(user.path("f150")).unwrap();
+    let stopped = user.run(&line);
+    stopped.failed(1, &["f150", "No such file"]);
+    assert_eq!(stopped.text().lines().count(), 150);
+    let left = names(user.line("list-blobs -t posts").ok());
+    assert_eq!(left.len(), 450, "nothing of the second run is left behind f149");
+}
+
 #[test]
 fn several_files_are_stored_in_order_and_the_first_failure_ends_it() {
     let (user, _serve) = user_with_services();

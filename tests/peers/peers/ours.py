@@ -29,7 +29,7 @@ class Ours:
         self.folder = pathlib.Path(folder)
         self.folder.mkdir()
         self.start()
-        self.cli("register-tenant", "-q", "-t", TENANT, token=False)
+        self.cli("register-tenant", "-q", "-t", TENANT, "--max-open-uploads", "100000", token=False)
 
     def start(self):
         """Starts both; returns how long it took until both served, in seconds."""

@@ -1,5 +1,7 @@
 //! `put`: stores files and prints their ids, one per line in the order given; stops at the first that fails.
 
+mod many;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -46,11 +48,16 @@ impl Put {
         }
         let labels = self.labels()?;
         let session = context.tenant_at(&self.tenant.tenant, self.class)?;
-        for path in &self.file {
-            let blob = self.put(context, &session, path, labels.clone()).await?;
-            print(context, &blob)?;
+        if let [path] = self.file.as_slice() {
+            let blob = self.put(context, &session, path, labels).await?;
+            return print(context, &blob);
         }
-        Ok(())
+        let options = UploadOptions { content_type: self.content_type.clone(), labels, ..UploadOptions::default() };
+        many::put_all(&self, context, &session, &options).await
+    }
+
+    fn display_name(&self, path: &Path) -> String {
+        self.name.clone().unwrap_or_else(|| display_name(path))
     }
 
     fn labels(&self) -> Result<BTreeMap<String, String>, Failure> {
@@ -72,7 +79,7 @@ impl Put {
         let source = open(path)?;
         let bar = Bar::start(context, &spoken(path));
         let options = UploadOptions {
-            display_name: self.name.clone().unwrap_or_else(|| display_name(path)),
+            display_name: self.display_name(path),
             content_type: self.content_type.clone(),
             labels,
             progress: Some(bar.callback()),
