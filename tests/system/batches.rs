@@ -6,8 +6,9 @@ use proto::entropy::OsEntropy;
 use proto::error::Reason;
 use proto::limits::{BATCH_ITEMS_MAX, KIB};
 use proto::pb;
+use proto::pb::chunk_service_client::ChunkServiceClient;
 use proto::pb::metadata_service_client::MetadataServiceClient;
-use proto::status::from_status;
+use proto::status::{from_status, item_status};
 use tokio_stream::StreamExt as _;
 use tonic::Request;
 
@@ -145,4 +146,41 @@ async fn a_batch_has_a_length_and_counts_as_many_calls_as_it_holds() {
     // It is let in as one call, and leaves nothing to the next.
     assert_eq!(ask(BATCH_ITEMS_MAX).await, Ok(BATCH_ITEMS_MAX));
     assert_eq!(ask(1).await, Err(Reason::RateLimited));
+}
+
+/// Whoever has no permission must not get a hundred refusals worked out by one call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_a_stranger_s_is_refused_as_a_whole_and_a_bad_item_of_a_guest_s_alone() {
+    let mut cluster = Cluster::builder().build().await;
+    cluster.tenant("posts", pb::Quota::default()).await;
+    let mut service = MetadataServiceClient::connect(cluster.metadata_endpoint()).await.unwrap();
+    let upload = pb::StartUploadRequest { size_bytes: Some(5), ..Default::default() };
+    let mut start = Request::new(pb::StartUploadsRequest { uploads: vec![upload; 2] });
+    start.metadata_mut().insert("authorization", format!("Bearer {}", cluster.token("posts")).parse().unwrap());
+    let started = service.start_uploads(start).await.unwrap().into_inner().results;
+    let item = |result: pb::StartUploadsResult| {
+        let Some(pb::start_uploads_result::Outcome::Answer(answer)) = result.outcome else { panic!("{result:?}") };
+        let plan = &answer.blocks[0].chunks[0];
+        let data = pb::ChunkData { content: Bytes::from_static(b"hello"), crc32c: None };
+        pb::WriteChunksItem {
+            chunk_id: plan.chunk_id.clone(),
+            capability: plan.capability.clone(),
+            data: Some(data),
+            ..Default::default()
+        }
+    };
+    let [good, mut bad] = <[_; 2]>::try_from(started.into_iter().map(item).collect::<Vec<_>>()).unwrap();
+    bad.capability = "garbage".to_owned();
+    let mut node = ChunkServiceClient::connect(cluster.chunk_endpoint()).await.unwrap();
+    let stranger = node.write_chunks(pb::WriteChunksRequest { chunks: vec![bad.clone(), good.clone()] }).await;
+    assert_eq!(from_status(&stranger.unwrap_err()).reason, Some(Reason::CapabilityInvalid));
+    let guest = node.write_chunks(pb::WriteChunksRequest { chunks: vec![good, bad] }).await.unwrap().into_inner();
+    let outcomes: Vec<_> = guest.results.into_iter().map(|result| result.outcome.unwrap()).collect();
+    let [pb::write_chunks_result::Outcome::Answer(written), pb::write_chunks_result::Outcome::Error(error)] =
+        outcomes.as_slice()
+    else {
+        panic!("{outcomes:?}")
+    };
+    assert_eq!((written.persisted_size_bytes, written.receipt.is_empty()), (5, false));
+    assert_eq!(from_status(&item_status(error)).reason, Some(Reason::CapabilityInvalid));
 }

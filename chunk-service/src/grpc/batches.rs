@@ -14,7 +14,7 @@ use super::convert;
 use super::credential::bearer;
 use super::handlers::Handlers;
 use crate::error::ChunkError;
-use crate::node::ReadGrant;
+use crate::node::{ReadGrant, WriteGrant};
 use crate::store::reading::Range;
 use crate::write::{Frame, FrameSource, Opening, SourceError};
 
@@ -34,11 +34,19 @@ impl FrameSource for Whole {
     }
 }
 
-fn check_length(items: usize) -> Result<(), ChunkError> {
-    if (1..=BATCH_ITEMS_MAX).contains(&items) {
-        return Ok(());
+/// What the items' capabilities grant. Whoever has none for the first is refused as a whole, so that a stranger gets no more
+/// work out of one call than out of any other.
+fn grants<G>(
+    own: &[&str],
+    of_the_call: Option<&str>,
+    admit: impl Fn(Option<&str>) -> Result<G, ChunkError>,
+) -> Result<Vec<Result<G, ChunkError>>, ChunkError> {
+    let (first, others) = own.split_first().unwrap_or((&"", &[]));
+    let first = admit(credential(first, of_the_call))?;
+    if !(1..=BATCH_ITEMS_MAX).contains(&own.len()) {
+        return Err(ChunkError::field("chunks", format!("must be 1 to {BATCH_ITEMS_MAX} items, not {}", own.len())));
     }
-    Err(ChunkError::field("chunks", format!("must be 1 to {BATCH_ITEMS_MAX} items, not {items}")))
+    Ok(std::iter::once(Ok(first)).chain(others.iter().map(|own| admit(credential(own, of_the_call)))).collect())
 }
 
 /// The call's capability, for items that have none. Only they care whether it is one.
@@ -59,12 +67,9 @@ impl Handlers {
     ) -> Result<pb::WriteChunksResponse, ChunkError> {
         let of_the_call = of_the_call(&request)?;
         let items = request.into_inner().chunks;
-        if items.is_empty() {
-            // Nobody without a capability is told anything else.
-            self.node.admit_write(of_the_call.as_deref())?;
-        }
-        check_length(items.len())?;
-        let written = items.into_iter().map(|item| self.write_item(item, of_the_call.as_deref()));
+        let own: Vec<_> = items.iter().map(|item| item.capability.as_str()).collect();
+        let grants = grants(&own, of_the_call.as_deref(), |credential| self.node.admit_write(credential))?;
+        let written = grants.into_iter().zip(items).map(|(grant, item)| self.write_item(grant, item));
         let outcomes: Vec<_> = stream::iter(written).buffered(UNDER_WAY).collect().await;
         let result = |outcome: Result<pb::WriteChunkResponse, ChunkError>| {
             use pb::write_chunks_result::Outcome;
@@ -76,10 +81,10 @@ impl Handlers {
 
     async fn write_item(
         &self,
+        grant: Result<WriteGrant, ChunkError>,
         item: pb::WriteChunksItem,
-        of_the_call: Option<&str>,
     ) -> Result<pb::WriteChunkResponse, ChunkError> {
-        let grant = self.node.admit_write(credential(&item.capability, of_the_call))?;
+        let grant = grant?;
         let opening = convert::whole_chunk(item)?;
         self.write_from(grant, Whole(Some(opening))).await
     }
@@ -90,12 +95,7 @@ impl Handlers {
         request: Request<pb::ReadChunksRequest>,
     ) -> Result<pb::ReadChunksResponse, ChunkError> {
         let of_the_call = of_the_call(&request)?;
-        let items = request.into_inner().chunks;
-        if items.is_empty() {
-            self.node.admit_read(of_the_call.as_deref())?;
-        }
-        check_length(items.len())?;
-        let grants = self.admit_all(&items, of_the_call.as_deref());
+        let grants = self.admit_all(&request.into_inner().chunks, of_the_call.as_deref())?;
         let held = grants.iter().flatten().map(|grant| grant.claims.size_bytes).sum();
         // One place for all: they are one answer, of the tenant that the first is of.
         let first = grants.iter().flatten().next();
@@ -112,10 +112,16 @@ impl Handlers {
     }
 
     /// Checks every permission, before any byte is read.
-    fn admit_all(&self, items: &[pb::ReadChunksItem], of_the_call: Option<&str>) -> Vec<Result<ReadGrant, ChunkError>> {
+    fn admit_all(
+        &self,
+        items: &[pb::ReadChunksItem],
+        of_the_call: Option<&str>,
+    ) -> Result<Vec<Result<ReadGrant, ChunkError>>, ChunkError> {
+        let own: Vec<_> = items.iter().map(|item| item.capability.as_str()).collect();
+        let grants = grants(&own, of_the_call, |credential| self.node.admit_read(credential))?;
         let mut left = BATCH_BYTES_MAX;
-        let admit = |item: &pb::ReadChunksItem| {
-            let grant = self.node.admit_read(credential(&item.capability, of_the_call))?;
+        let fits = |(grant, item): (Result<ReadGrant, _>, &pb::ReadChunksItem)| {
+            let grant = grant?;
             convert::permitted_chunk(&item.chunk_id, grant.place.chunk)?;
             left = left.checked_sub(grant.claims.size_bytes).ok_or_else(|| {
                 let problem = format!("are more than {BATCH_BYTES_MAX} bytes; read this one by ReadChunk");
@@ -123,7 +129,7 @@ impl Handlers {
             })?;
             Ok(grant)
         };
-        items.iter().map(admit).collect()
+        Ok(grants.into_iter().zip(items).map(fits).collect())
     }
 
     async fn read_item(&self, grant: ReadGrant) -> Result<pb::ReadChunkResponse, ChunkError> {
