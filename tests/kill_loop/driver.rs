@@ -107,8 +107,13 @@ impl<'a> Driver<'a> {
     /// Has a process die at a point under load.
     pub(crate) fn failpoint_round(&mut self, point: Point) -> Result<()> {
         self.under_load(|driver| {
-            if let When::LoadAfter(before) = point.when {
-                driver.die_at(point.role, Failpoint { name: before, count: 1 })?;
+            match point.when {
+                When::LoadAfter(before) => driver.die_at(point.role, Failpoint { name: before, count: 1 })?,
+                When::StartAfter(before) => {
+                    driver.die_at_start_after(point.role, before, point.name)?;
+                    return driver.wait_ready();
+                }
+                When::FirstStart { .. } | When::Reissue | When::Import | When::Start | When::Load => {}
             }
             let often = point.name.starts_with("put.") || point.name.starts_with("engine.");
             let count = if often && point.when == When::Load { 1 + driver.random.below(8) } else { 1 };
@@ -164,7 +169,23 @@ impl<'a> Driver<'a> {
         let victims = self.running(&[role]);
         self.pause(50);
         self.kill(&victims)?;
-        self.launch(&victims, Some(failpoint))?;
+        self.die_once(&victims, failpoint)?;
+        self.launch(&victims, None)
+    }
+
+    /// The same at one point, and at another in the start that follows.
+    fn die_at_start_after(&mut self, role: Role, before: &'static str, name: &'static str) -> Result<()> {
+        let victims = self.running(&[role]);
+        self.pause(50);
+        self.kill(&victims)?;
+        self.die_once(&victims, Failpoint { name: before, count: 1 })?;
+        self.die_once(&victims, Failpoint { name, count: 1 })?;
+        self.launch(&victims, None)
+    }
+
+    /// Starts processes armed, and waits until one has died.
+    fn die_once(&mut self, victims: &[Role], failpoint: Failpoint) -> Result<()> {
+        self.launch(victims, Some(failpoint))?;
         let began = Instant::now();
         let died = loop {
             let mut died = false;
@@ -178,11 +199,10 @@ impl<'a> Driver<'a> {
         };
         if died {
             self.tally.hit(failpoint.name);
-            self.bury(&victims);
-        } else {
-            self.kill(&victims)?;
+            self.bury(victims);
+            return Ok(());
         }
-        self.launch(&victims, None)
+        self.kill(victims)
     }
 
     /// The processes in which these roles are played now.

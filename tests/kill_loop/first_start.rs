@@ -38,10 +38,12 @@ impl Trials<'_> {
         let processes = match point.when {
             When::Reissue => self.die_reissuing(&place, failpoint)?,
             When::Import => self.die_importing(&place, failpoint)?,
-            When::FirstStart { .. } | When::Start | When::Load | When::LoadAfter(_) if as_one_process => {
+            When::FirstStart { .. } | When::Start | When::Load | When::LoadAfter(_) | When::StartAfter(_)
+                if as_one_process =>
+            {
                 self.die_starting(&place, Role::Serve, failpoint, &[])?
             }
-            When::FirstStart { .. } | When::Start | When::Load | When::LoadAfter(_) => {
+            When::FirstStart { .. } | When::Start | When::Load | When::LoadAfter(_) | When::StartAfter(_) => {
                 self.die_starting(&place, point.role, failpoint, &[])?
             }
         };

@@ -103,7 +103,7 @@ fn first_starts(mut trials: Trials<'_>, long: bool) -> Result<()> {
         let times = match point.when {
             When::FirstStart { times } => times,
             When::Reissue | When::Import => 1,
-            When::Start | When::Load | When::LoadAfter(_) => continue,
+            When::Start | When::Load | When::LoadAfter(_) | When::StartAfter(_) => continue,
         };
         if long {
             for count in 1..=times {
@@ -153,7 +153,7 @@ fn kill_all_the_time(driver: &mut Driver<'_>, random: &mut Random, kills: u64, b
 
 fn points_under_load() -> Vec<Point> {
     let under_load = |point: &Point| match point.when {
-        When::Start | When::Load | When::LoadAfter(_) => true,
+        When::Start | When::Load | When::LoadAfter(_) | When::StartAfter(_) => true,
         When::FirstStart { .. } | When::Reissue | When::Import => false,
     };
     points::all().into_iter().filter(under_load).collect()

@@ -19,6 +19,8 @@ pub(crate) enum When {
     Load,
     /// Under load, after a death at another failpoint has left what it is about.
     LoadAfter(&'static str),
+    /// At the start that follows a death at another failpoint under load.
+    StartAfter(&'static str),
 }
 
 /// A failpoint, who comes to it, and when.
@@ -43,7 +45,7 @@ pub(crate) fn all() -> Vec<Point> {
 
 fn ways_to(name: &'static str) -> Vec<Point> {
     use Role::{Chunk, Metadata};
-    use When::{FirstStart, Import, Load, LoadAfter, Reissue, Start};
+    use When::{FirstStart, Import, Load, LoadAfter, Reissue, Start, StartAfter};
     let group = name.split_once('.').map_or(name, |(group, _step)| group);
     let ways = match (group, name) {
         // cluster.key, admin.token, join.token, IDENTITY; node.key before and after joining, IDENTITY.
@@ -60,6 +62,9 @@ fn ways_to(name: &'static str) -> Vec<Point> {
         ("engine", _) => vec![(Metadata, FirstStart { times: 1 }), (Metadata, Load)],
         ("repeat", _) => vec![(Chunk, LoadAfter("put.folder_synced"))],
         ("leftover", _) => vec![(Chunk, LoadAfter("put.blob_synced"))],
+        ("journal", "journal.restored") => vec![(Chunk, Start)],
+        ("journal", "journal.file_restored") => vec![(Chunk, StartAfter("journal.group_durable"))],
+        ("journal", _) => vec![(Chunk, Load)],
         ("rotate_key", "rotate_key.kept") => vec![(Chunk, Load)],
         ("put" | "remove", _) => vec![(Chunk, Load)],
         (_, _) => vec![(Metadata, Load)],

@@ -39,7 +39,9 @@ const METADATA_FLAGS: [&str; 14] = [
     "--node-key-life=1s",
     "--metadata-cache=16MiB",
 ];
-const CHUNK_FLAGS: [&str; 2] = ["--write-session-kept=500ms", "--chunk-low-watermark=16MiB"];
+/// Chunks on both sides of the journal's bound, and files that it settles while somebody looks.
+const CHUNK_FLAGS: [&str; 4] =
+    ["--write-session-kept=500ms", "--chunk-low-watermark=16MiB", "--journal-below=16KiB", "--journal-settled=300ms"];
 
 /// Which process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
