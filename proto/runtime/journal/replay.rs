@@ -164,7 +164,7 @@ impl Scan {
 pub fn open<F: HalfFile>(halves: [F; 2], shape: Shape, entropy: &dyn Entropy) -> Result<Opened<F>, OpenError> {
     let salt = salt_of(&halves, entropy)?;
     let [even, odd] = halves;
-    let mut scans = [scan(&even, salt)?, scan(&odd, salt)?];
+    let mut scans = [scan(&even, salt, 0)?, scan(&odd, salt, 1)?];
     let halves = scans.each_ref().map(|scan| scan.size);
     scans.sort_by_key(Scan::generation);
     let [older, newer] = scans;
@@ -241,12 +241,15 @@ fn read(half: &impl HalfFile, offset: u64, bytes: u64) -> io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
-fn scan(half: &impl HalfFile, salt: u64) -> Result<Scan, OpenError> {
+/// `remainder` is what generations of this half leave when they are divided by two.
+fn scan(half: &impl HalfFile, salt: u64, remainder: u64) -> Result<Scan, OpenError> {
+    // There is no generation 0, and one of the other half's would be begun again over groups that it has here.
+    let belongs = |head: &GroupHead| head.generation > 0 && head.generation % 2 == remainder;
     let mut scan = Scan { size: io_of("read", half.size())?, ..Scan::default() };
     let mut at = BLOCK_BYTES;
     while at.saturating_add(HEAD_BYTES as u64) <= scan.size {
         let head = io_of("read", whole_group(half, at, scan.size, salt))?;
-        match head.filter(|head| scan.continues_with(head)) {
+        match head.filter(|head| belongs(head) && scan.continues_with(head)) {
             Some(head) => {
                 let found = Found { head, offset: at };
                 if head.group != scan.next_group() {
