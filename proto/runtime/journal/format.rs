@@ -20,8 +20,8 @@ pub(super) const BLOCK_BYTES: u64 = 4096;
 pub(super) const HEAD_BYTES: usize = 64;
 /// Bytes of a half's head.
 pub(super) const HALF_HEAD_BYTES: usize = 20;
-/// No journal lives to see so many generations or groups; counting on from here does not overflow.
-const COUNT_MAX: u64 = u64::MAX / 2;
+/// Greatest number of a generation, and of a group in it. No journal lives to see it.
+pub(super) const COUNT_MAX: u64 = u64::MAX / 2;
 /// Its last byte is the version.
 const MAGIC: [u8; 8] = *b"mtjrnl\0\x01";
 /// Version of this layout.

@@ -31,7 +31,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use self::format::{BLOCK_BYTES, GroupHead, HEAD_BYTES, blocks};
+use self::format::{BLOCK_BYTES, COUNT_MAX, GroupHead, HEAD_BYTES, blocks};
 pub use self::replay::{Damage, OpenError, Opened, open};
 use crate::checksum::crc32c;
 use crate::failpoint;
@@ -180,6 +180,9 @@ impl<F: HalfFile> Journal<F> {
         if self.said_here < overwritten {
             self.append_before::<&[u8]>(self.shape.half_bytes, &[])?;
         }
+        if self.generation >= COUNT_MAX {
+            return Err(AppendError::Write(io::Error::other("its generations are used up")));
+        }
         self.said_here = 0;
         self.previous = std::mem::take(&mut self.group);
         self.generation += 1;
@@ -211,7 +214,7 @@ impl<F: HalfFile> Journal<F> {
             return Err(AppendError::TooLarge(payload));
         }
         let bytes = blocks(HEAD_BYTES + payload);
-        if self.at.saturating_add(bytes) > end {
+        if self.at.saturating_add(bytes) > end || self.group > COUNT_MAX {
             return Err(AppendError::Full);
         }
         self.frame(records, payload);
