@@ -19,6 +19,8 @@ pub const FRAME_BYTES_MAX: u64 = MIB;
 pub const CHUNK_MESSAGE_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
 /// Decode limit of the metadata service's requests.
 pub const METADATA_REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Largest blob that our client sends and gets as one message, alone or with others: one piece.
+pub const SMALL_BLOB_BYTES: u64 = PIECE_BYTES;
 /// Items of one batch call.
 pub const BATCH_ITEMS_MAX: usize = 128;
 /// Bytes of all chunks that one batch call writes or reads.

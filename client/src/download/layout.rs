@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 
 use proto::checksum::Sha256;
 use proto::ids::BlobId;
+use proto::limits::SMALL_BLOB_BYTES;
 use proto::pb;
 
 use super::ByteRange;
-use super::memory::SMALL_BYTES;
 use crate::blob::Blob;
 use crate::client::Client;
 use crate::error::Error;
@@ -155,7 +155,7 @@ impl Layout {
         let part = self.parts.front()?;
         let Part { block: Block { size_bytes, .. }, start, end, .. } = part;
         let is_whole = *start == 0 && end == size_bytes && *size_bytes == self.blob.size_bytes;
-        (is_whole && *size_bytes <= SMALL_BYTES).then_some(part)
+        (is_whole && *size_bytes <= SMALL_BLOB_BYTES).then_some(part)
     }
 
     /// Number of bytes in the range.

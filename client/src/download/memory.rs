@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use proto::checksum::Sha256;
 use proto::ids::BlobId;
-use proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, PIECE_BYTES};
+use proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 use proto::pb;
 use proto::pb::read_chunks_result::Outcome;
 use proto::status::item_status;
@@ -24,9 +24,6 @@ use crate::call::attempt;
 use crate::client::Client;
 use crate::error::Error;
 use crate::progress::Meter;
-
-/// Largest blob that comes as one message.
-pub(super) const SMALL_BYTES: u64 = PIECE_BYTES;
 
 impl Client {
     /// Reads a whole blob into memory, and verifies every byte. One of more than so many bytes is refused before any of

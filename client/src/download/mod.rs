@@ -1,8 +1,8 @@
 //! Reading a blob.
 //!
 //! The metadata service says which blocks the range has and where they are ([`layout`]); each block is read and verified
-//! frame by frame ([`block`]) and written to its place in a [`file`], in order to a [`writer`], or into [`memory`]. A block that is read
-//! whole is also checked against the SHA-256 that the metadata holds, in the one pass that writes it (I2).
+//! frame by frame ([`block`]) and written to its place in a [`file`], in order to a [`writer`], or into [`memory`]. A block
+//! that is read whole is also checked against the SHA-256 that the metadata holds, in the one pass that writes it (I2).
 
 mod block;
 mod file;

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use prost::Message as _;
 use proto::error::Reason;
-use proto::limits::{BATCH_ITEMS_MAX, METADATA_REQUEST_BYTES_MAX};
+use proto::limits::{BATCH_ITEMS_MAX, METADATA_REQUEST_BYTES_MAX, SMALL_BLOB_BYTES};
 use proto::pb;
 use proto::status::item_status;
 
 use super::input::{Input, Kept};
 use super::session::{Session, start_operation, start_request};
-use super::small::{Pending, SMALL_BYTES, SMALL_BYTES_PER_CALL, Small, write_all};
+use super::small::{Pending, SMALL_BYTES_PER_CALL, Small, write_all};
 use super::{Source, UploadOptions};
 use crate::blob::Blob;
 use crate::client::Client;
@@ -52,7 +52,7 @@ impl Client {
         let mut outcomes = Vec::with_capacity(blobs.len());
         let mut together = Together::default();
         for (content, options) in blobs {
-            if content.len() as u64 > SMALL_BYTES {
+            if content.len() as u64 > SMALL_BLOB_BYTES {
                 outcomes.extend(self.upload_together(std::mem::take(&mut together)).await?);
                 outcomes.push(self.upload(Source::Bytes(content), options).await);
                 continue;

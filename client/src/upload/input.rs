@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
+use proto::limits::SMALL_BLOB_BYTES;
 
 use super::Source;
-use super::small::SMALL_BYTES;
 use crate::apart::Place;
 use crate::error::Error;
 
@@ -98,7 +98,7 @@ impl Kept {
 
     /// All of the bytes, if they are few. `None` also when they cannot be had now: whoever reads them next says why.
     pub(super) fn if_small(&self) -> Option<Bytes> {
-        if self.size_bytes > SMALL_BYTES {
+        if self.size_bytes > SMALL_BLOB_BYTES {
             return None;
         }
         match &self.content {

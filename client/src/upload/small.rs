@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use proto::checksum::{Sha256, crc32c};
-use proto::limits::{BATCH_BYTES_MAX, KIB, PIECE_BYTES};
+use proto::limits::{BATCH_BYTES_MAX, KIB};
 use proto::pb;
 use proto::pb::write_chunks_result::Outcome;
 use proto::status::item_status;
@@ -19,10 +19,8 @@ use super::session::Session;
 use crate::call::attempt;
 use crate::error::{Call, Error};
 
-/// Largest blob that goes as one message.
-pub(crate) const SMALL_BYTES: u64 = PIECE_BYTES;
 /// Bytes of the blobs of one call; the rest of its message is for what surrounds them.
-pub(crate) const SMALL_BYTES_PER_CALL: u64 = BATCH_BYTES_MAX - 64 * KIB;
+pub(super) const SMALL_BYTES_PER_CALL: u64 = BATCH_BYTES_MAX - 64 * KIB;
 
 /// A small blob's bytes, and their sums.
 #[derive(Debug)]

@@ -1,10 +1,11 @@
 //! The writer: one thread that decides, applies and syncs all commits, a group at a time.
 //!
-//! Invariants: I15 (nobody is answered before the group's sync who did not waive it), I19 (the first failure ends all commits).
+//! Invariants: I15 (nobody is answered before the group's sync who did not waive it), I19 (the first failure ends all
+//! commits).
 //!
 //! Order: take what has queued up and decide it against the database and the group so far; publish the group's keys;
-//! apply it as one batch; answer who waived the sync; sync; withdraw the keys; answer all others. There is no artificial delay: what queues up during
-//! a sync is the next group, so groups grow with the load.
+//! apply it as one batch; answer who waived the sync; sync; withdraw the keys; answer all others. There is no artificial
+//! delay: what queues up during a sync is the next group, so groups grow with the load.
 //!
 //! Crash: before the batch is in the log the group never was; after it the group may be there although nobody was
 //! answered, which is what an unknown outcome means; after the sync it is there. Never a part of it.

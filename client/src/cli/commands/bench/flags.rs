@@ -35,7 +35,7 @@ pub(crate) struct Bench {
     /// weights ('4KiB:70,64KiB:20,1MiB:10').
     #[arg(long, value_name = "SIZES", default_value = "4KiB")]
     pub(super) size: Sizes,
-    /// Operations at once; each put is made from a file in memory of the object's size.
+    /// Operations at once; objects of more than 1 MiB are put from a file in memory, one for each.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(super) concurrency: u16,
     /// For put, get and both: objects of at most 1 MiB by each call of the library; operations are such calls then.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use mini_tectonic_client::{Blob, Error, UploadOptions};
-use proto::limits::{BATCH_ITEMS_MAX, PIECE_BYTES};
+use proto::limits::{BATCH_ITEMS_MAX, SMALL_BLOB_BYTES};
 
 use super::{Put, is_standard, print, spoken};
 use crate::cli::context::{Context, Session};
@@ -34,12 +34,12 @@ pub(super) async fn put_all(
     session: &Session<'_>,
     options: &UploadOptions,
 ) -> Result<(), Failure> {
-    let mut files: VecDeque<PathBuf> = put.file.iter().cloned().collect();
+    let mut files = Files { paths: put.file.iter().cloned().collect(), looked: VecDeque::new() };
     let mut under_way = FuturesOrdered::new();
     let mut alone = None;
     loop {
-        while alone.is_none() && under_way.len() < GROUPS_UNDER_WAY && !files.is_empty() {
-            let (group, next) = next_group(&mut files).await?;
+        while alone.is_none() && under_way.len() < GROUPS_UNDER_WAY && !files.are_over() {
+            let (group, next) = files.next_group().await?;
             alone = next;
             if !group.is_empty() {
                 under_way.push_back(store(put, session, group, options));
@@ -64,24 +64,34 @@ pub(super) async fn put_all(
     }
 }
 
-/// Small files up to the next that is not, and that one.
-async fn next_group(files: &mut VecDeque<PathBuf>) -> Result<(Vec<(PathBuf, Bytes)>, Option<PathBuf>), Failure> {
-    let paths: Vec<_> = files.drain(..files.len().min(BATCH_ITEMS_MAX)).collect();
-    let looked = tokio::task::spawn_blocking(move || paths.into_iter().map(look).collect::<Vec<Looked>>());
-    let looked = looked.await.map_err(|_panicked| Failure::new(Exit::Other, "reading files ended early"))?;
-    let mut looked = looked.into_iter();
-    let (mut group, mut alone) = (Vec::new(), None);
-    for (path, content) in looked.by_ref() {
-        match content {
-            Some(content) => group.push((path, content)),
-            None => {
-                alone = Some(path);
-                break;
+/// Files that are still to be stored.
+struct Files {
+    paths: VecDeque<PathBuf>,
+    /// The next ones, which were looked at together.
+    looked: VecDeque<Looked>,
+}
+
+impl Files {
+    fn are_over(&self) -> bool {
+        self.paths.is_empty() && self.looked.is_empty()
+    }
+
+    /// Small files up to the next that is not, and that one.
+    async fn next_group(&mut self) -> Result<(Vec<(PathBuf, Bytes)>, Option<PathBuf>), Failure> {
+        if self.looked.is_empty() {
+            let paths: Vec<_> = self.paths.drain(..self.paths.len().min(BATCH_ITEMS_MAX)).collect();
+            let looked = tokio::task::spawn_blocking(move || paths.into_iter().map(look).collect());
+            self.looked = looked.await.map_err(|_panicked| Failure::new(Exit::Other, "reading files ended early"))?;
+        }
+        let mut group = Vec::new();
+        while let Some((path, content)) = self.looked.pop_front() {
+            match content {
+                Some(content) => group.push((path, content)),
+                None => return Ok((group, Some(path))),
             }
         }
+        Ok((group, None))
     }
-    looked.rev().for_each(|(path, _content)| files.push_front(path));
-    Ok((group, alone))
 }
 
 fn look(path: PathBuf) -> Looked {
@@ -91,7 +101,7 @@ fn look(path: PathBuf) -> Looked {
 
 fn small_content(path: &PathBuf) -> io::Result<Option<Bytes>> {
     let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() || metadata.len() > PIECE_BYTES {
+    if !metadata.is_file() || metadata.len() > SMALL_BLOB_BYTES {
         return Ok(None);
     }
     let mut content = Vec::new();
