@@ -156,6 +156,8 @@ pub const STREAM_LIFE_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Largest value of a metadata record: larger ones would become separate, unsynced files in sled.
 pub const RECORD_BYTES_MAX: usize = 4096;
+/// Longest key of a metadata record: a tenant, an escaped name, an id.
+pub const KEY_BYTES_MAX: usize = 4096;
 /// Writes in one metadata batch.
 pub const BATCH_WRITES_MAX: usize = 128;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proto::limits;
 use proto::runtime::clock::millis;
+use proto::runtime::journal::HALF_BYTES_MIN;
 use proto::runtime::tls::{NetworkOptions, TlsOptions};
 use proto::runtime::transport::TransportLimits;
 
@@ -101,6 +102,12 @@ pub struct Tuning {
     /// With less free space than this on the metadata's disk no upload is started
     #[arg(long, env = "MINI_TECTONIC_METADATA_LOW_WATERMARK", value_name = "SIZE", value_parser = parse_bytes, default_value = "128MiB")]
     pub metadata_low_watermark: u64,
+    /// Greatest size of each of the two files of the metadata's journal, at least 5MiB; what a start may have to go over again
+    #[arg(long, env = "MINI_TECTONIC_METADATA_JOURNAL_SIZE", value_name = "SIZE", value_parser = parse_bytes, default_value = "16MiB")]
+    pub metadata_journal_size: u64,
+    /// How much memory commits take before they go from the journal into the database, in bulk; four times as much at most
+    #[arg(long, env = "MINI_TECTONIC_METADATA_CHECKPOINT", value_name = "SIZE", value_parser = parse_bytes, default_value = "4MiB")]
+    pub metadata_checkpoint: u64,
     /// Memory for the metadata engine's cache
     #[arg(long, env = "MINI_TECTONIC_METADATA_CACHE", value_name = "SIZE", value_parser = parse_bytes, default_value = "48MiB")]
     pub metadata_cache: u64,
@@ -132,6 +139,8 @@ impl Default for Tuning {
             node_lost_after: limits::NODE_LOST_AFTER,
             node_key_life: limits::NODE_KEY_LIFE,
             metadata_low_watermark: 128 * limits::MIB,
+            metadata_journal_size: 16 * limits::MIB,
+            metadata_checkpoint: 4 * limits::MIB,
             metadata_cache: 48 * limits::MIB,
             reissue_join_token: false,
             insecure_no_auth: false,
@@ -158,6 +167,10 @@ impl Tuning {
             ),
             (self.upload_lease <= self.upload_life_max, "--upload-lease must not be longer than --upload-life-max"),
             (!self.upload_lease.is_zero() && !self.capability_life.is_zero(), "a lease or a life of 0 permits nothing"),
+            (
+                self.metadata_journal_size >= HALF_BYTES_MIN,
+                "--metadata-journal-size must be at least 5MiB: a file holds at least two of the largest groups of commits",
+            ),
             (self.node_lost_after > self.heartbeat_interval, "--node-lost-after must be longer than a heartbeat"),
             (
                 [self.sweep_interval, self.orphan_sweep_interval, self.heartbeat_interval].iter().all(|i| !i.is_zero()),
@@ -243,6 +256,7 @@ mod tests {
             Tuning { upload_lease: Duration::from_secs(8 * 24 * 3600), ..good.clone() },
             Tuning { node_lost_after: Duration::from_secs(1), ..good.clone() },
             Tuning { sweep_interval: Duration::ZERO, ..good.clone() },
+            Tuning { metadata_journal_size: HALF_BYTES_MIN - 1, ..good.clone() },
         ];
         for tuning in broken {
             assert!(matches!(tuning.check(), Err(StartError::Setting(_))), "{tuning:?}");

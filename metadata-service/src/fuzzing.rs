@@ -1,5 +1,6 @@
 //! Entry points for the fuzzer: see [`proto::fuzzing`]. Not an interface of this crate.
 
+mod commits;
 mod damage;
 mod page_token;
 mod stored;
@@ -10,6 +11,7 @@ use crate::backup::fuzzing as export;
 
 /// The targets of this crate.
 pub const TARGETS: &[Target] = &[
+    Target { name: "commits", run: commits::run, seeds: commits::seeds },
     Target { name: "damage", run: damage::run, seeds: damage::seeds },
     Target { name: "export", run: export::run, seeds: export::seeds },
     Target { name: "key", run: stored::key, seeds: stored::key_seeds },

@@ -139,6 +139,9 @@ pub async fn open_finished(storage: &Path, opening: Opening<'_>) -> Result<Stora
 async fn open_engine(folder: &Path, tuning: &Tuning) -> Result<Arc<dyn Engine>, StartError> {
     let options = SledOptions {
         cache_bytes: tuning.metadata_cache,
+        journal_bytes: tuning.metadata_journal_size,
+        checkpoint_bytes: tuning.metadata_checkpoint,
+        waiting_bytes: tuning.metadata_checkpoint.saturating_mul(4),
         low_watermark_bytes: tuning.metadata_low_watermark,
         reserve_bytes: tuning.metadata_low_watermark / 4,
         ..SledOptions::default()

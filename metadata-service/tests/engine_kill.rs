@@ -21,6 +21,7 @@ use bytes::Bytes;
 use metadata_service::store::engine::{Batch, Decision, Engine as _, EngineError, EngineExt as _, KeyRange, View};
 use metadata_service::store::sled::{SledEngine, SledOptions};
 use proto::entropy::{Entropy as _, OsEntropy};
+use proto::limits::MIB;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -35,6 +36,11 @@ const PARTS: u64 = 16;
 const PART_BYTES: usize = 4000;
 const PARTS_KEPT_FOR: u64 = 16;
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Many checkpoints in a life, so that a kill finds one half done.
+fn options() -> SledOptions {
+    SledOptions { journal_bytes: 5 * MIB, checkpoint_bytes: MIB, waiting_bytes: 4 * MIB, ..SledOptions::default() }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_kill_9() -> Result<()> {
@@ -62,7 +68,7 @@ fn random_count() -> usize {
 }
 
 async fn write_until_killed(folder: &Path) -> Result<()> {
-    let engine = Arc::new(SledEngine::open(folder, &SledOptions::default())?);
+    let engine = Arc::new(SledEngine::open(folder, &options())?);
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
         let engine = Arc::clone(&engine);
@@ -133,7 +139,7 @@ fn lines_of(child: &mut Child) -> Result<Receiver<u64>> {
 
 /// Checks the database and returns the number of its rows.
 async fn check(folder: &Path, acked: &[u64]) -> Result<u64> {
-    let engine = SledEngine::open(folder, &SledOptions::default())?;
+    let engine = SledEngine::open(folder, &options())?;
     let count = number(engine.get(b"count").await?);
     ensure!(engine.sequence() == count, "{count} commits, but the sequence is {}", engine.sequence());
     let rows = keys(&engine, b"row/").await?;

@@ -14,7 +14,7 @@
 /// Every failpoint there is.
 ///
 /// `put`, `repeat`, `leftover`, `remove`: a chunk's files. `file`: a small file that appears whole. `engine`: a group of
-/// commits. `*.durable`: a change that is on disk and not answered. `collect`: garbage on its way out. `start`, `reissue`: the metadata service's folder.
+/// commits. `checkpoint`: many of them on their way into the database. `*.durable`: a change that is on disk and not answered. `collect`: garbage on its way out. `start`, `reissue`: the metadata service's folder.
 /// `rotate_key`: a node's next key.
 /// `import`: one that is filled from an export. `join`: a chunk service's.
 pub const NAMES: &[&str] = &[
@@ -42,10 +42,16 @@ pub const NAMES: &[&str] = &[
     "file.renamed",
     "file.folder_synced",
     "engine.group_decided",
-    "engine.batch_applied",
+    "engine.group_published",
+    "engine.group_durable",
+    "engine.group_shown",
+    "engine.journal_turned",
+    "engine.journal_replayed",
     "engine.log_flushed",
     "engine.log_synced",
-    "engine.group_shown",
+    "checkpoint.rows_written",
+    "checkpoint.sequence_written",
+    "checkpoint.thawed",
     "start_upload.durable",
     "allocate.durable",
     "commit.durable",

@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const SIGKILL: i32 = 9;
 
 /// Settings under which everything that takes its time happens within a run: leases end, garbage is due.
-const METADATA_FLAGS: [&str; 14] = [
+const METADATA_FLAGS: [&str; 15] = [
     "--block-bytes=64KiB",
     "--block-bytes-unknown-size=32KiB",
     "--sweep-interval=500ms",
@@ -38,6 +38,7 @@ const METADATA_FLAGS: [&str; 14] = [
     "--upload-life-max=2m",
     "--node-key-life=1s",
     "--metadata-cache=16MiB",
+    "--metadata-checkpoint=64KiB",
 ];
 /// Chunks on both sides of the journal's bound, and files that it settles while somebody looks.
 const CHUNK_FLAGS: [&str; 4] =

@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use metadata_service::store::engine::{Batch, Decision, Engine as _, EngineError, EngineExt as _, KeyRange, View};
 use metadata_service::store::sled::{SledEngine, SledOptions};
+use proto::limits::MIB;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -41,6 +42,11 @@ const ROWS_OF_A_COMMIT: usize = 12;
 /// Steps after which the power goes, at most: a group of commits is a few.
 const STEPS_OF_A_LIFE: usize = 600;
 const CUT_WITHIN: Duration = Duration::from_secs(20);
+
+/// Checkpoints that begin and end several times in a life, and a journal that they hold up.
+fn options() -> SledOptions {
+    SledOptions { journal_bytes: 5 * MIB, checkpoint_bytes: MIB, waiting_bytes: 4 * MIB, ..SledOptions::default() }
+}
 
 /// One write: `None` removes.
 type Write = (Vec<u8>, Option<Vec<u8>>);
@@ -75,7 +81,7 @@ fn next_commit(view: &dyn View) -> Result<(Decision, u64), EngineError> {
 }
 
 async fn commit_until_killed(folder: &Path) -> Result<()> {
-    let engine = Arc::new(SledEngine::open(folder, &SledOptions::default())?);
+    let engine = Arc::new(SledEngine::open(folder, &options())?);
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
         let engine = Arc::clone(&engine);
@@ -167,7 +173,7 @@ pub(crate) fn run_as_child(folder: &Path) -> Result<()> {
 }
 
 async fn check_all(folder: &Path, acked: u64) -> Result<()> {
-    let engine = SledEngine::open(folder, &SledOptions::default())?;
+    let engine = SledEngine::open(folder, &options())?;
     let rows = engine.scan(&KeyRange::prefix(b""), usize::MAX).await?;
     let rows = rows.into_iter().map(|(key, value)| (key.to_vec(), value)).collect::<BTreeMap<_, _>>();
     let count = number(rows.get(b"count".as_slice()).cloned());

@@ -38,12 +38,13 @@ use crate::driver::{Death, Driver};
 use crate::edge::Edge;
 
 /// The metadata service's durable steps that change what a tenant holds; those that take time to come about are last.
-const STEPS: [&str; 15] = [
+const STEPS: [&str; 16] = [
     "engine.group_decided",
-    "engine.batch_applied",
-    "engine.log_flushed",
-    "engine.log_synced",
+    "engine.group_published",
+    "journal.written",
+    "engine.group_durable",
     "engine.group_shown",
+    "checkpoint.sequence_written",
     "start_upload.durable",
     "allocate.durable",
     "commit.durable",

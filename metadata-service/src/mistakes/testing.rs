@@ -35,6 +35,12 @@ pub(crate) enum Mistake {
     ShownAfterFailedSync,
     /// A failure is forgotten, and commits go on.
     LatchForgotten,
+    /// The database says that it has commits before their rows are there.
+    SequenceBeforeRows,
+    /// What is removed is forgotten, and what lies below it comes back.
+    RemovalForgotten,
+    /// A start goes on without the commits that a damaged journal lost.
+    DamagedJournalBelieved,
     /// A repeat, which writes nothing, is answered before what it saw is durable.
     RepeatNotDurable,
     /// The commit of a blob leaves its usage to another one.
@@ -83,6 +89,8 @@ type Suite = &'static str;
 
 const HISTORIES: Suite = "coordinator::tests::histories::every_answer_and_every_row_is_the_model_s_in_memory";
 const DURABILITY: Suite = "store::sled::tests::durability";
+const CHECKPOINTS: Suite = "store::sled::tests::checkpoints";
+const RECOVERY: Suite = "store::sled::tests::recovery";
 const IO_ERRORS: Suite = "service::tests::io_errors::sled";
 const COLLECTING: Suite = "coordinator::tests::collecting";
 const GC_SAFETY: Suite = "workers::gc_safety";
@@ -91,12 +99,15 @@ const RESTORE: Suite = "service::restore";
 const NON_INTERFERENCE: Suite = "non_interference::i9_a_tenants_view_is_a_function_of_its_own_actions_in_memory";
 
 /// Which suites see which mistake.
-const TABLE: [(Mistake, &[Suite]); 22] = [
+const TABLE: [(Mistake, &[Suite]); 25] = [
     (Mistake::AckedWhateverTheSyncSaid, &[DURABILITY, IO_ERRORS]),
     (Mistake::SyncRetried, &[IO_ERRORS]),
     (Mistake::ShownBeforeSync, &[DURABILITY]),
     (Mistake::ShownAfterFailedSync, &[DURABILITY]),
     (Mistake::LatchForgotten, &[DURABILITY, IO_ERRORS]),
+    (Mistake::SequenceBeforeRows, &[CHECKPOINTS]),
+    (Mistake::RemovalForgotten, &[CHECKPOINTS]),
+    (Mistake::DamagedJournalBelieved, &[RECOVERY]),
     (Mistake::RepeatNotDurable, &[DURABILITY]),
     (Mistake::UsageInSecondCommit, &[HISTORIES]),
     (Mistake::GarbageInSecondCommit, &[HISTORIES]),

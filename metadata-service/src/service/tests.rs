@@ -46,7 +46,7 @@ async fn stopped(service: &Service) -> String {
 #[tokio::test]
 async fn i19_after_a_failed_sync_no_write_is_taken_and_reads_go_on() {
     let (folder, log) = (tempfile::tempdir().unwrap(), LogFaults::default());
-    let engine = SledEngine::open_with(folder.path(), &SledOptions::default(), log.wrap(), None).unwrap();
+    let engine = SledEngine::open_with(folder.path(), &SledOptions::default(), log.seams()).unwrap();
     let service = service(Arc::new(engine));
     service.register_tenant(register("posts")).await.unwrap();
     assert_eq!(service.read_only_reason(), None);

@@ -15,7 +15,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use proto::limits::{BATCH_WRITES_MAX, RECORD_BYTES_MAX};
+use proto::limits::{BATCH_WRITES_MAX, KEY_BYTES_MAX, RECORD_BYTES_MAX};
 
 use super::feed::Follower;
 
@@ -93,8 +93,8 @@ impl Batch {
         self.writes.is_empty()
     }
 
-    /// Refuses what no engine may be given: see [`BATCH_WRITES_MAX`] and [`RECORD_BYTES_MAX`]. The empty key is not for
-    /// use either: an engine may keep its own row there.
+    /// Refuses what no engine may be given: see [`BATCH_WRITES_MAX`], [`KEY_BYTES_MAX`] and [`RECORD_BYTES_MAX`]. The empty
+    /// key is not for use either: an engine may keep its own row there.
     ///
     /// # Errors
     /// [`EngineError::BatchTooLarge`].
@@ -104,6 +104,9 @@ impl Batch {
         }
         if self.writes.contains_key([].as_slice()) {
             return Err(EngineError::BatchTooLarge("a key is empty"));
+        }
+        if self.writes.keys().any(|key| key.len() > KEY_BYTES_MAX) {
+            return Err(EngineError::BatchTooLarge("a key is too long"));
         }
         let too_long = |value: &Option<Vec<u8>>| value.as_ref().is_some_and(|value| value.len() > RECORD_BYTES_MAX);
         if self.writes.values().any(too_long) {
@@ -293,6 +296,9 @@ mod tests {
     fn an_oversized_batch_is_refused() {
         let mut batch = Batch::default();
         batch.put(vec![1], vec![0; RECORD_BYTES_MAX + 1]);
+        assert!(matches!(batch.check_bounds(), Err(EngineError::BatchTooLarge(_))));
+        let mut batch = Batch::default();
+        batch.delete(vec![1; KEY_BYTES_MAX + 1]);
         assert!(matches!(batch.check_bounds(), Err(EngineError::BatchTooLarge(_))));
         let mut batch = Batch::default();
         (0..=BATCH_WRITES_MAX as u64).for_each(|n| batch.delete(n.to_be_bytes().to_vec()));

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::sled::{FreeSpace, LogSync, WrapLog};
+use super::sled::{FreeSpace, LogSync, Seams, WrapSync};
 
 /// What a dying disk answers.
 const EIO: i32 = 5;
 
 /// How long a test waits for what must happen.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Controls the syncs of a log. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -44,9 +44,19 @@ impl LogState {
 
 impl LogFaults {
     /// What puts the wrapper into an engine.
-    pub(crate) fn wrap(&self) -> WrapLog {
+    pub(crate) fn wrap(&self) -> WrapSync {
         let faults = self.clone();
-        Box::new(|real| Box::new(FaultyLog { real, faults }))
+        Box::new(move |real| Box::new(FaultyLog { real, faults: faults.clone() }))
+    }
+
+    /// What puts it around the journal of an engine.
+    pub(crate) fn seams(&self) -> Seams {
+        Seams { journal: self.wrap(), ..Seams::default() }
+    }
+
+    /// The same with the disk's free space told by a test.
+    pub(crate) fn seams_with(&self, disk: &DiskFaults) -> Seams {
+        Seams { disk: Some(Box::new(disk.clone())), ..self.seams() }
     }
 
     fn lock(&self) -> MutexGuard<'_, LogState> {
@@ -139,7 +149,7 @@ impl LogSync for FaultyLog {
     }
 }
 
-fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         if entry.file_type()?.is_file() {

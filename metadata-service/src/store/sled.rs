@@ -1,26 +1,33 @@
-//! The default engine: sled, embedded, driven by one writer thread.
+//! The default engine: a journal in front of sled, both embedded, driven by one writer thread.
 //!
-//! Owns the database's files in the folder that it is given. Callers' commits queue up for the writer (`writer`), which
-//! decides them in order, and applies and syncs them in groups (`group`); readers read the database themselves and hold
-//! back what is not durable yet (`shared`). `database` is the one that names sled, and says what sled needs so that a
-//! power cut loses nothing, `files` what it must not find; `space` refuses commits before the disk is full; `latch` keeps
-//! the first failure.
+//! Owns the files of both in the folder that it is given. Callers' commits queue up for the writer (`writer`), which
+//! decides them in order and makes them durable in groups (`group`), each by one record (`record`) and one sync of the
+//! journal (`journal`). sled gets them later and in bulk, in the order of their keys and without what has gone again
+//! meanwhile (`checkpoint`); until then they are in tables over it (`tables`). So a commit waits for one short write and
+//! one sync whatever sled has to do. Readers look through the tables and the database themselves and hold back what is not
+//! durable yet (`shared`). `database` is the one that names sled, and says what sled needs so that a power cut loses
+//! nothing, `files` what it must not find; `space` refuses commits before the disk is full; `latch` keeps the first
+//! failure.
 //!
 //! Invariants: I3 (shown only when durable), I15 (nothing is answered before its sync), I19 (the first failure ends all
 //! commits; reads go on), I20 (a commit is shown before it is answered).
 //!
-//! Locks and order: see `shared` for the one lock, `writer` for the order of durable steps and for what a crash leaves.
+//! Locks and order: see `shared` for the one lock, `writer` and `checkpoint` for the order of durable steps and for what a
+//! crash leaves. A start brings what the journal holds into the database before anybody reads it.
 //!
-//! Reads run on the caller's own thread, not on a blocking one: rows are small and mostly in sled's cache or the page
-//! cache, so a read takes microseconds, less than handing it over would. It may have to wait until a group is applied,
-//! a matter of milliseconds for the largest; sled makes readers wait for that anyway.
+//! Reads run on the caller's own thread, not on a blocking one: rows are small and mostly in a table, in sled's cache or
+//! in the page cache, so a read takes microseconds, less than handing it over would.
 
+mod checkpoint;
 mod database;
 mod files;
 mod group;
+mod journal;
 mod latch;
+pub(crate) mod record;
 mod shared;
 mod space;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -31,13 +38,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use proto::failpoint;
 use proto::limits::MIB;
-use proto::runtime::folder::FolderError;
+use proto::runtime::folder::{self, FolderError};
+use proto::runtime::journal::{GROWTH_BYTES, HALF_BYTES_MIN, Journal, Shape};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
+use self::checkpoint::{Checkpoints, Worker, bring_in};
 pub(crate) use self::database::LogSync;
 use self::database::{Database, Log};
+use self::journal::Half;
+pub(crate) use self::journal::WrapSync;
 use self::latch::Latch;
 use self::shared::Shared;
 pub(crate) use self::space::FreeSpace;
@@ -53,6 +65,12 @@ pub struct SledOptions {
     pub cache_bytes: u64,
     /// Commits that may wait; one more is refused as [`EngineError::Overloaded`].
     pub queue_length: usize,
+    /// Greatest size of each of the journal's two files, at least 5 MiB; what a start may have to go over again.
+    pub journal_bytes: u64,
+    /// When commits that are not in the database yet take so much memory, a checkpoint brings them there.
+    pub checkpoint_bytes: u64,
+    /// So much may come together while one is under way; then commits wait for it. At least as much.
+    pub waiting_bytes: u64,
     /// With fewer bytes than this left on the disk, only commits that free space are taken.
     pub low_watermark_bytes: u64,
     /// With fewer bytes than this left on the disk, no commit that writes is taken.
@@ -61,7 +79,15 @@ pub struct SledOptions {
 
 impl Default for SledOptions {
     fn default() -> Self {
-        Self { cache_bytes: 48 * MIB, queue_length: 4096, low_watermark_bytes: 128 * MIB, reserve_bytes: 32 * MIB }
+        Self {
+            cache_bytes: 48 * MIB,
+            queue_length: 4096,
+            journal_bytes: 16 * MIB,
+            checkpoint_bytes: 4 * MIB,
+            waiting_bytes: 16 * MIB,
+            low_watermark_bytes: 128 * MIB,
+            reserve_bytes: 32 * MIB,
+        }
     }
 }
 
@@ -78,7 +104,20 @@ impl fmt::Debug for SledEngine {
 }
 
 /// What tests replace.
-pub(crate) type WrapLog = Box<dyn FnOnce(Box<dyn LogSync>) -> Box<dyn LogSync>>;
+pub(crate) struct Seams {
+    /// Around each sync of the journal.
+    pub(crate) journal: WrapSync,
+    /// Around each sync of the database.
+    pub(crate) database: WrapSync,
+    /// Who tells the disk's free space; the file system unless said otherwise.
+    pub(crate) disk: Option<Box<dyn FreeSpace>>,
+}
+
+impl Default for Seams {
+    fn default() -> Self {
+        Self { journal: Box::new(|real| real), database: Box::new(|real| real), disk: None }
+    }
+}
 
 impl SledEngine {
     /// Opens the database in a folder, made if it is missing, and recovers it. Blocks until everything found there is
@@ -87,7 +126,7 @@ impl SledEngine {
     /// # Errors
     /// [`EngineError::Failed`], also when another process has it open.
     pub fn open(folder: &Path, options: &SledOptions) -> Result<Self, EngineError> {
-        Self::open_with(folder, options, Box::new(|log| log), None)
+        Self::open_with(folder, options, Seams::default())
     }
 
     /// Whether a folder holds a database.
@@ -98,29 +137,39 @@ impl SledEngine {
         files::has_log(folder)
     }
 
-    /// As [`Self::open`], with the log's sync wrapped and the disk's free space told by someone else.
-    pub(crate) fn open_with(
-        folder: &Path,
-        options: &SledOptions,
-        wrap_log: WrapLog,
-        disk: Option<Box<dyn FreeSpace>>,
-    ) -> Result<Self, EngineError> {
+    /// As [`Self::open`], with what tests replace.
+    pub(crate) fn open_with(folder: &Path, options: &SledOptions, seams: Seams) -> Result<Self, EngineError> {
         let latch = Arc::new(Latch::default());
         let database = Database::open(folder, options.cache_bytes, Arc::clone(&latch))?;
-        let sequence = database.sequence()?;
         let log = Log::open(&database, folder)?;
+        let file = log.file()?;
         let watermarks = Watermarks {
-            disk: disk.unwrap_or(Box::new(DiskOf(log.file()?))),
+            disk: seams.disk.unwrap_or(Box::new(DiskOf(log.file()?))),
             low_bytes: options.low_watermark_bytes,
             reserve_bytes: options.reserve_bytes,
         };
+        let mut log = (seams.database)(Box::new(log));
+        let half_bytes = options.journal_bytes.max(HALF_BYTES_MIN);
+        let shape = Shape { half_bytes, growth_bytes: GROWTH_BYTES };
+        let (journal, sequence) = recover(folder, shape, &database, log.as_mut(), &seams.journal, &latch)?;
+        let shared = Arc::new(Shared::new(database.clone(), Arc::clone(&latch), sequence));
+        let worker = Worker { shared: Arc::clone(&shared), database, log };
+        let checkpoints = Checkpoints::start(worker, journal.generation().saturating_sub(1))?;
         let (queue, jobs) = mpsc::channel(options.queue_length.max(1));
-        let shared = Arc::new(Shared::new(database.clone(), latch, sequence));
-        let file = log.file()?;
-        let log = wrap_log(Box::new(log));
-        let writer = Writer { shared: Arc::clone(&shared), database, queue: jobs, log, watermarks, sequence, file };
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            queue: jobs,
+            journal,
+            checkpoints,
+            checkpoint_bytes: options.checkpoint_bytes,
+            waiting_bytes: options.waiting_bytes,
+            watermarks,
+            sequence,
+            frozen: sequence,
+            file,
+        };
         let thread = std::thread::Builder::new().name("metadata-writer".to_owned());
-        thread.spawn(|| writer.run()).map_err(|error| shared.latch.fail("start its writer", error))?;
+        thread.spawn(|| writer.run()).map_err(|error| latch.fail("start its writer", error))?;
         Ok(Self { shared, queue })
     }
 
@@ -181,4 +230,32 @@ impl Engine for SledEngine {
         drop(self.queue.send(Job::Close).await);
         self.shared.ended.cancelled().await;
     }
+}
+
+/// Brings what the journal holds into the database, and begins it. Returns it with the sequence of the last commit.
+///
+/// Order: the rows and the sequence, durable; the names of the journal's files; then the journal may be overwritten, and only then
+/// does the database say that one belongs to it.
+fn recover(
+    folder: &Path,
+    shape: Shape,
+    database: &Database,
+    log: &mut dyn LogSync,
+    wrap: &WrapSync,
+    latch: &Latch,
+) -> Result<(Journal<Half>, u64), EngineError> {
+    let known = database.sequence()?;
+    let opened = journal::open(folder, shape, known, wrap, latch)?;
+    let (table, sequence) = journal::replay(&opened, known, latch)?;
+    if sequence > known.last {
+        bring_in(database, log, latch, table.rows(), sequence)?;
+        failpoint!("engine.journal_replayed");
+        tracing::info!(commits = sequence - known.last, "the metadata's journal was replayed");
+    }
+    folder::sync_folder(folder).map_err(|error| latch.fail("sync its folder", proto::status::chain(&error)))?;
+    let journal = opened.begin().map_err(|error| latch.fail("begin its journal", proto::status::chain(&error)))?;
+    if !known.has_journal {
+        bring_in(database, log, latch, std::iter::empty(), sequence)?;
+    }
+    Ok((journal, sequence))
 }

@@ -1,5 +1,8 @@
 //! The database itself, and the one file that names sled.
 //!
+//! It holds every commit up to the sequence that its own row tells, and of later ones what an unfinished checkpoint has
+//! written.
+//!
 //! What sled does not do by itself is done here: its `flush` survives the end of the process but not a power cut, so a
 //! descriptor of our own on its log file is `fdatasync`ed after it (a failure on the same inode is reported to every
 //! descriptor once, so sled's background thread cannot swallow ours); what a crash left of its files is made good before
@@ -25,13 +28,15 @@ use proto::runtime::folder;
 use super::files;
 use super::latch::Latch;
 use crate::store::engine::{EngineError, KeyRange, Row};
-use crate::store::feed::Writes;
 
 /// The engine's own row: the sequence of the last commit. The key is refused to everyone else.
 const SEQUENCE_KEY: &[u8] = b"";
 
-/// Version of the encoding of that row.
-const SEQUENCE_VERSION: u8 = 1;
+/// Version of that row. A program that knows nothing of the journal refuses it, and so does not take for all commits what
+/// may be the older ones.
+const SEQUENCE_VERSION: u8 = 2;
+/// Its version in a database to which no journal belongs: every commit is in it. Otherwise the same.
+const SEQUENCE_VERSION_ALONE: u8 = 1;
 
 /// How long sled's last threads may hold its files after it was closed.
 const RELEASE_WITHIN: Duration = Duration::from_secs(10);
@@ -92,28 +97,41 @@ impl Database {
         })
     }
 
-    /// Applies writes and the sequence of their last commit as one: after a crash all are there or none.
-    pub(super) fn apply(&self, writes: &Writes, sequence: u64) -> Result<(), EngineError> {
-        let mut batch = sled::Batch::default();
-        for (key, value) in writes {
-            match value {
-                Some(value) => batch.insert(key.as_slice(), value.as_ref()),
-                None => batch.remove(key.as_slice()),
-            }
+    /// Writes a row, or removes it with `None`; not durable yet.
+    pub(super) fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), EngineError> {
+        let failed = self.failed("write a row");
+        match value {
+            Some(value) => self.db.insert(key, value).map(drop).map_err(failed),
+            // It would write to its log that something has gone which never was there.
+            None if self.db.contains_key(key).map_err(&failed)? => self.db.remove(key).map(drop).map_err(failed),
+            None => Ok(()),
         }
-        batch.insert(SEQUENCE_KEY, encode_sequence(sequence).as_slice());
-        self.db.apply_batch(batch).map_err(self.failed("apply a batch"))
     }
 
-    /// The sequence of the last commit; 0 before the first.
-    pub(super) fn sequence(&self) -> Result<u64, EngineError> {
+    /// Notes the sequence of the last commit whose rows are in it; not durable yet.
+    pub(super) fn write_sequence(&self, sequence: u64) -> Result<(), EngineError> {
+        let row = encode_sequence(sequence);
+        self.db.insert(SEQUENCE_KEY, row).map(drop).map_err(self.failed("write its sequence"))
+    }
+
+    /// The sequence of the last commit whose rows are in it, and whether a journal belongs to it.
+    pub(super) fn sequence(&self) -> Result<Sequence, EngineError> {
         let row = self.db.get(SEQUENCE_KEY).map_err(self.failed("read its sequence"))?;
         match row {
             Some(row) => decode_sequence(&row).map_err(|problem| self.latch.fail("read its sequence", problem)),
-            None if self.db.is_empty() => Ok(0),
+            None if self.db.is_empty() => Ok(Sequence { last: 0, has_journal: false }),
             None => Err(self.latch.fail("read its sequence", "there are rows but no sequence")),
         }
     }
+}
+
+/// What the engine's own row says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sequence {
+    /// The last commit whose rows are all there; 0 before the first.
+    pub(super) last: u64,
+    /// Later ones may be in a journal beside the database, and nowhere else.
+    pub(super) has_journal: bool,
 }
 
 /// `version (1) | sequence (8, big-endian) | crc32c of the former (4, big-endian)`.
@@ -124,20 +142,22 @@ fn encode_sequence(sequence: u64) -> Vec<u8> {
     row
 }
 
-fn decode_sequence(row: &[u8]) -> Result<u64, String> {
+fn decode_sequence(row: &[u8]) -> Result<Sequence, String> {
     let damaged = || "the row is damaged".to_owned();
     let (content, sum) = row.split_last_chunk::<4>().ok_or_else(damaged)?;
     let (version, sequence) = content.split_first().ok_or_else(damaged)?;
     if crc32c(content) != u32::from_be_bytes(*sum) {
         return Err(damaged());
     }
-    if *version != SEQUENCE_VERSION {
+    let has_journal = *version == SEQUENCE_VERSION;
+    if !has_journal && *version != SEQUENCE_VERSION_ALONE {
         return Err(format!("the row has format version {version}, but this program knows version {SEQUENCE_VERSION}"));
     }
-    sequence.try_into().map(u64::from_be_bytes).map_err(|_length| damaged())
+    let last = sequence.try_into().map(u64::from_be_bytes).map_err(|_length| damaged())?;
+    Ok(Sequence { last, has_journal })
 }
 
-/// Makes everything that was applied so far durable. A seam, so that tests can hold or fail it.
+/// Makes everything that was written so far to a file durable. A seam, so that tests can hold or fail it.
 pub(crate) trait LogSync: fmt::Debug + Send {
     /// Returns when it is on the disk.
     ///
@@ -204,7 +224,7 @@ mod tests {
     #[test]
     fn a_sequence_row_is_read_back_and_no_damaged_one_is() {
         let row = encode_sequence(0x0102_0304_0506_0708);
-        assert_eq!(decode_sequence(&row), Ok(0x0102_0304_0506_0708));
+        assert_eq!(decode_sequence(&row), Ok(Sequence { last: 0x0102_0304_0506_0708, has_journal: true }));
         for length in 0..row.len() {
             assert!(decode_sequence(&row[..length]).is_err());
         }
@@ -213,9 +233,13 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(decode_sequence(&damaged).is_err(), "bit {bit}");
         }
-        let mut newer = row[..row.len() - 4].to_vec();
-        newer[0] = 2;
-        newer.extend_from_slice(&crc32c(&newer).to_be_bytes());
-        assert!(decode_sequence(&newer).unwrap_err().contains("format version 2, but this program knows version 1"));
+        let of_version = |version| {
+            let mut other = row[..row.len() - 4].to_vec();
+            other[0] = version;
+            other.extend_from_slice(&crc32c(&other).to_be_bytes());
+            decode_sequence(&other)
+        };
+        assert_eq!(of_version(1), Ok(Sequence { last: 0x0102_0304_0506_0708, has_journal: false }));
+        assert!(of_version(3).unwrap_err().contains("format version 3, but this program knows version 2"));
     }
 }

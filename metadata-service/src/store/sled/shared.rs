@@ -1,13 +1,14 @@
-//! What readers and the writer share: the database, and the group whose sync is under way.
+//! What readers and the writer share: the database, the tables over it, and the group whose sync is under way.
 //!
-//! I3 rests on one order. The writer publishes a group's keys **before** it applies the group, and withdraws them only
-//! after the sync; a reader reads first and looks **then**. So a value that is not durable is found in that set, and the
-//! reader holds what it read back until the sync is done. It need not read again: one group is in flight at a time, so
-//! all it read is durable then. After a failed sync the set stays for ever, and such reads fail.
+//! I3 rests on one order. The writer publishes a group **before** it writes it to the journal, and moves it into the
+//! active table only after the sync. A reader takes from that group as from any other layer, and when it met one of its
+//! keys holds what it read back until the sync is done. It need not read again: one group is in flight at a time, so all
+//! it read is durable then. After a failed sync the group stays in flight for ever, and such reads fail.
 //!
-//! The lock makes a read a moment between two groups. It is held over reads and over the application of a group, never
-//! over a sync, so it delays readers no more than sled's own lock around a batch does.
+//! The lock makes a read a moment between two groups. It is held over reads, decisions, and the moving of a group or a
+//! generation, never over a sync or over what a checkpoint writes.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -16,8 +17,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
-use super::group::within;
 use super::latch::Latch;
+use super::tables::{Frozen, Layers, Tables, within};
 use crate::store::engine::{EngineError, KeyRange, Row};
 use crate::store::feed::{Committed, Feed, Follower, Writes};
 
@@ -37,10 +38,11 @@ pub(super) struct Shared {
 struct State {
     /// `None` once closed.
     database: Option<Database>,
+    tables: Tables,
     pending: Option<Pending>,
 }
 
-/// A group that is applied, or about to be, and not synced.
+/// A group that is being written, or not synced yet.
 #[derive(Debug)]
 struct Pending {
     writes: Arc<Writes>,
@@ -57,7 +59,7 @@ pub(super) struct InFlight {
 impl Shared {
     pub(super) fn new(database: Database, latch: Arc<Latch>, sequence: u64) -> Self {
         Self {
-            state: RwLock::new(State { database: Some(database), pending: None }),
+            state: RwLock::new(State { database: Some(database), tables: Tables::default(), pending: None }),
             latch,
             sequence: AtomicU64::new(sequence),
             feed: Feed::default(),
@@ -80,16 +82,19 @@ impl Shared {
         self.sequence.load(Ordering::SeqCst)
     }
 
-    /// Publishes a group's keys, then applies it.
-    pub(super) fn apply(&self, writes: Writes, sequence: u64) -> Result<InFlight, EngineError> {
+    /// Has a closure look at everything that is durable, with newer writes over it. Not for while a group is in flight.
+    pub(super) fn under<T>(&self, newer: &Writes, look: impl FnOnce(Layers<'_>) -> T) -> Result<T, EngineError> {
+        let state = &*self.read();
+        let database = state.database.as_ref().ok_or(EngineError::Closed)?;
+        Ok(look(state.tables.layers(Some(newer), database)))
+    }
+
+    /// Publishes a group.
+    pub(super) fn publish(&self, writes: Writes, sequence: u64) -> InFlight {
         let (settled, synced) = watch::channel(false);
         let writes = Arc::new(writes);
-        let committed = Committed { sequence, writes: Arc::clone(&writes) };
-        let state = &mut *self.write();
-        let database = state.database.as_ref().ok_or(EngineError::Closed)?;
-        let pending = state.pending.insert(Pending { writes, synced });
-        database.apply(&pending.writes, sequence)?;
-        Ok(InFlight { settled, committed })
+        self.write().pending = Some(Pending { writes: Arc::clone(&writes), synced });
+        InFlight { settled, committed: Committed { sequence, writes } }
     }
 
     /// Shows a group that has become durable. Its sequence and its followers come first: whoever sees its rows finds
@@ -97,8 +102,49 @@ impl Shared {
     pub(super) fn settle(&self, in_flight: &InFlight) {
         let InFlight { settled, committed } = in_flight;
         self.feed.publish(committed, || self.sequence.store(committed.sequence, Ordering::SeqCst));
-        self.write().pending = None;
+        let gone = self.gone_altogether(&committed.writes);
+        let state = &mut *self.write();
+        for (key, value) in committed.writes.iter() {
+            if value.is_none() && (gone.contains(key.as_slice()) || seeded!(RemovalForgotten)) {
+                state.tables.active.forget(key);
+            } else {
+                state.tables.active.set(key, value.clone());
+            }
+        }
+        state.pending = None;
         settled.send_replace(true);
+    }
+
+    /// The keys that are removed and that nothing below the active table has: what lived for less than a generation
+    /// leaves no trace there. Only a checkpoint changes what lies below, and never for a reader.
+    fn gone_altogether<'a>(&self, writes: &'a Writes) -> HashSet<&'a [u8]> {
+        let state = &*self.read();
+        let Some(database) = &state.database else { return HashSet::new() };
+        let below = state.tables.below(database);
+        let removed = writes.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key.as_slice());
+        removed.filter(|key| below.get(key).is_ok_and(|value| value.is_none())).collect()
+    }
+
+    /// Memory that the active table takes.
+    pub(super) fn active_bytes(&self) -> u64 {
+        self.read().tables.active.bytes()
+    }
+
+    /// Whether a generation is on its way into the database.
+    #[cfg(test)]
+    pub(super) fn is_frozen(&self) -> bool {
+        self.read().tables.frozen.is_some()
+    }
+
+    /// Freezes the active table, for a checkpoint; the one before must have thawed.
+    pub(super) fn freeze(&self, generation: u64, sequence: u64) -> Arc<Frozen> {
+        self.write().tables.freeze(generation, sequence)
+    }
+
+    /// Drops the frozen table: the database has all of it.
+    pub(super) fn thaw(&self) {
+        let frozen = self.write().tables.frozen.take();
+        drop(frozen);
     }
 
     /// Tells of every group from now on.
@@ -115,15 +161,14 @@ impl Shared {
     /// Reads a key, and says what to wait for before the value may be shown.
     pub(super) fn get(&self, key: &[u8]) -> Result<(Option<Bytes>, Unsynced), EngineError> {
         let state = self.read();
-        let value = state.database.as_ref().ok_or(EngineError::Closed)?.get(key)?;
+        let value = state.layers()?.get(key)?;
         Ok((value, state.unsynced(|writes| writes.contains_key(key))))
     }
 
     /// Reads a range, and says what to wait for before the rows may be shown.
     pub(super) fn scan(&self, range: &KeyRange, limit: usize) -> Result<(Vec<Row>, Unsynced), EngineError> {
         let state = self.read();
-        let rows = state.database.as_ref().ok_or(EngineError::Closed)?.rows(range).take(limit);
-        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let rows = state.layers()?.scan(range, limit)?;
         // A scan that its limit cut says nothing about what lies behind its last row.
         let last = (rows.len() == limit).then(|| rows.last().map(|(key, _)| key.clone())).flatten();
         let covered = |key: &[u8]| last.as_ref().is_none_or(|last| key <= last);
@@ -144,6 +189,12 @@ impl Shared {
 pub(super) type Unsynced = Option<watch::Receiver<bool>>;
 
 impl State {
+    /// Everything, also what is in flight.
+    fn layers(&self) -> Result<Layers<'_>, EngineError> {
+        let database = self.database.as_ref().ok_or(EngineError::Closed)?;
+        Ok(self.tables.layers(self.pending.as_ref().map(|pending| pending.writes.as_ref()), database))
+    }
+
     fn unsynced(&self, hit: impl FnOnce(&Writes) -> bool) -> Unsynced {
         self.pending
             .as_ref()

@@ -71,7 +71,7 @@ async fn cell(operation: &Operation, trouble: Trouble, before: &Rows, after: &Ro
     let (folder, log, disk) = (memory_folder(), LogFaults::default(), DiskFaults::default());
     disk.set_free(u64::MAX);
     let options = SledOptions::default();
-    let opened = SledEngine::open_with(folder.path(), &options, log.wrap(), Some(Box::new(disk.clone())));
+    let opened = SledEngine::open_with(folder.path(), &options, log.seams_with(&disk));
     let engine: Arc<dyn Engine> = Arc::new(opened.unwrap());
     let stage = Stage::new(Arc::clone(&engine)).await;
     assert_eq!(&stage.rows().await.into_iter().collect::<Rows>(), before, "{what}: both engines hold the same");

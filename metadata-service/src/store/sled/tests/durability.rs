@@ -73,9 +73,10 @@ async fn i3_a_write_is_not_shown_while_its_sync_lasts_and_is_shown_after_it() {
 async fn who_waives_the_sync_is_answered_before_it_and_readers_wait_all_the_same() {
     let fixture = Fixture::new();
     fixture.log.hold();
+    let syncs = fixture.log.begun();
     let early = Decision { answered_early: true, ..Decision::adds(puts(&[(b"plan", b"1")])) };
     assert_eq!(fixture.engine.commit(Box::new(|_view| Ok(early))).await.unwrap(), 1);
-    fixture.log.wait_until_begun(1);
+    fixture.log.wait_until_begun(syncs + 1);
     let reader = start(get(&fixture.engine, b"plan")).await;
     let next = start(commit_boxed(&fixture.engine, puts(&[(b"next", b"1")]))).await;
     fixture.log.release();
@@ -101,7 +102,7 @@ async fn i15_a_failed_sync_fails_everyone_who_waited_and_nothing_of_its_group_is
     fixture.log.fail();
     fixture.log.release();
     for waited in [first, second, only_looks] {
-        assert!(matches!(waited.await, Err(EngineError::Failed { action: "sync its log", .. })));
+        assert!(matches!(waited.await, Err(EngineError::Failed { action: "sync its journal", .. })));
     }
     assert!(matches!(late.await, Err(EngineError::Latched(_))));
     assert!(matches!(reader.await, Err(EngineError::Latched(_))));

@@ -1,7 +1,8 @@
 //! Random histories, on this engine and on the memory engine: every answer must be the same.
 //!
-//! Besides plain commits and reads a history has groups, whose commits are decided before any of them is durable, and
-//! reopenings. Keys are few and short, so that writes, ranges and scans meet often.
+//! Besides plain commits and reads a history has groups, whose commits are decided before any of them is durable,
+//! checkpoints that begin after every group or after none and that last for some steps, reopenings, and processes that
+//! were killed. Keys are few and short, so that writes, ranges and scans meet often.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -47,7 +48,11 @@ enum Step {
     Group(Vec<Command>),
     Get(Vec<u8>),
     Scan(KeyRange, usize),
+    /// From now on checkpoints do not end, or do again.
+    HoldCheckpoints(bool),
     Reopen,
+    /// The files go on without what the process still meant to do.
+    Killed,
 }
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
@@ -75,13 +80,23 @@ fn step() -> impl Strategy<Value = Step> {
         4 => vec(command(), 1..8).prop_map(Step::Group),
         2 => key().prop_map(Step::Get),
         2 => (range(), 0..12_usize).prop_map(|(range, limit)| Step::Scan(range, limit)),
+        1 => any::<bool>().prop_map(Step::HoldCheckpoints),
         1 => Just(Step::Reopen),
+        1 => Just(Step::Killed),
     ]
 }
 
 /// An error as text, since that is what can be compared.
 fn comparable<T>(result: Result<T, EngineError>) -> Result<T, String> {
     result.map_err(|error| error.to_string())
+}
+
+impl Fixture {
+    fn reopen(&mut self, options: &SledOptions) {
+        self.checkpoints_held = false;
+        let seams = Seams { database: self.database.wrap(), ..self.log.seams() };
+        self.engine = Arc::new(SledEngine::open_with(self.folder.path(), options, seams).unwrap());
+    }
 }
 
 fn run(engine: &Arc<SledEngine>, command: Command) -> Started<Seen> {
@@ -109,7 +124,12 @@ async fn run_group(fixture: &Fixture, commands: Vec<Command>) -> Vec<Result<Seen
     seen
 }
 
-async fn check(step: Step, fixture: &mut Fixture, model: &MemoryEngine) -> Result<(), TestCaseError> {
+async fn check(
+    step: Step,
+    fixture: &mut Fixture,
+    model: &MemoryEngine,
+    options: &SledOptions,
+) -> Result<(), TestCaseError> {
     match step {
         Step::Commit(command) => {
             let seen = comparable(run(&fixture.engine, command.clone()).await);
@@ -127,11 +147,25 @@ async fn check(step: Step, fixture: &mut Fixture, model: &MemoryEngine) -> Resul
             let rows = fixture.engine.scan(&range, limit).await.unwrap();
             prop_assert_eq!(rows, model.scan(&range, limit).await.unwrap());
         }
+        Step::HoldCheckpoints(held) => {
+            fixture.checkpoints_held = held;
+            if held { fixture.database.hold() } else { fixture.database.release() }
+        }
         Step::Reopen => {
+            fixture.database.release();
             fixture.engine.close().await;
-            let options = SledOptions::default();
-            let opened = SledEngine::open_with(fixture.folder.path(), &options, fixture.log.wrap(), None);
-            fixture.engine = Arc::new(opened.unwrap());
+            fixture.reopen(options);
+        }
+        Step::Killed => {
+            // Where checkpoints do not end, this one has written what it can.
+            let shared = &fixture.engine.shared;
+            wait_until("a checkpoint ends", || fixture.checkpoints_held || !shared.is_frozen());
+            let copy = copy_of(fixture.folder.path());
+            let killed = std::mem::replace(&mut fixture.folder, copy);
+            fixture.database.release();
+            fixture.engine.close().await;
+            drop(killed);
+            fixture.reopen(options);
         }
     }
     prop_assert_eq!(fixture.engine.sequence(), model.sequence());
@@ -142,13 +176,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_random_history_has_the_answers_of_the_model(steps in vec(step(), 1..40)) {
+    fn a_random_history_has_the_answers_of_the_model(steps in vec(step(), 1..40), hasty in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let (mut fixture, model) = (Fixture::new(), MemoryEngine::new());
+            // Commits never wait for a checkpoint that is held.
+            let options = SledOptions { checkpoint_bytes: if hasty { 1 } else { u64::MAX }, ..SledOptions::default() };
+            let (mut fixture, model) = (Fixture::with(options.clone()), MemoryEngine::new());
             for step in steps {
-                check(step, &mut fixture, &model).await?;
+                check(step, &mut fixture, &model, &options).await?;
             }
+            fixture.database.release();
             let everything = KeyRange { start: Vec::new(), end: None };
             prop_assert_eq!(
                 fixture.engine.scan(&everything, usize::MAX).await.unwrap(),
