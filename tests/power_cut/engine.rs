@@ -35,9 +35,10 @@ pub(crate) const CHILD_FOLDER: &str = "MINI_TECTONIC_CUT_CHILD_FOLDER";
 const CHILD_ACKED: &str = "MINI_TECTONIC_CUT_CHILD_ACKED";
 const PREFIX: &str = "acked ";
 const CHECKED: &str = "checked ";
-/// So many, and rows so large, that a group of commits spans several of the log's segments of 512 KiB.
 const WRITERS: usize = 96;
-const ROWS: usize = 400;
+/// So many, and so large, that a checkpoint spans several of the log's segments of 512 KiB: if it were synced at its end
+/// alone, a hundred cuts would find losses.
+const ROWS: usize = 1600;
 const ROWS_OF_A_COMMIT: usize = 12;
 /// Steps after which the power goes, at most: a group of commits is a few.
 const STEPS_OF_A_LIFE: usize = 600;
@@ -45,7 +46,7 @@ const CUT_WITHIN: Duration = Duration::from_secs(20);
 
 /// Checkpoints that begin and end several times in a life, and a journal that they hold up.
 fn options() -> SledOptions {
-    SledOptions { journal_bytes: 5 * MIB, checkpoint_bytes: MIB, waiting_bytes: 4 * MIB, ..SledOptions::default() }
+    SledOptions { journal_bytes: 5 * MIB, checkpoint_bytes: 2 * MIB, waiting_bytes: 8 * MIB, ..SledOptions::default() }
 }
 
 /// One write: `None` removes.
