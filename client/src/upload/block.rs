@@ -13,7 +13,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Response;
 
 use super::input::Kept;
-use super::producer::{Frame, OpenBlock, Piece};
+use super::intake::Intake;
+use super::producer::{Frame, OpenBlock};
 use super::replay::Replay;
 use super::session::{Session, UploadHandle};
 use super::target::Target;
@@ -39,29 +40,16 @@ pub(super) struct SealedBlock {
 pub(super) struct BlockWriter {
     handle: UploadHandle,
     index: u64,
-    offset: u64,
-    /// Most bytes that the plan allows.
-    max_bytes: u64,
     /// What the spec states: the block's size, when it is known before its bytes are.
     size_bytes: Option<u64>,
     target: Target,
-    pieces: mpsc::Receiver<Piece>,
-    replay: Replay,
-    /// The input's end of this block, once it was reached.
-    end: Option<End>,
-    /// The pump was waiting for input when it was last stopped.
-    starved: bool,
+    intake: Intake,
     meter: Meter,
     metered_bytes: u64,
     persisted_bytes: u64,
     budget: Budget,
     /// Held until the block is durable.
     _slot: OwnedSemaphorePermit,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct End {
-    sha256: Option<Sha256>,
 }
 
 enum Recovered {
@@ -85,13 +73,13 @@ impl BlockWriter {
         Ok(Self {
             target: Target::of(&handle, plan)?,
             index,
-            offset,
-            max_bytes: plan.max_bytes,
             size_bytes: file.is_some().then_some(plan.max_bytes),
-            pieces: block.pieces,
-            replay: Replay::new(session.cut.frame_bytes, offset, file),
-            end: None,
-            starved: false,
+            intake: Intake::new(
+                offset,
+                plan.max_bytes,
+                block.pieces,
+                Replay::new(session.cut.frame_bytes, offset, file),
+            ),
             meter,
             metered_bytes: 0,
             persisted_bytes: 0,
@@ -109,7 +97,7 @@ impl BlockWriter {
         let mut start = 0;
         loop {
             let error = match self.stream_from(start).await {
-                Ok(answer) => return self.sealed(answer).map(|sealed| (self.index, sealed)),
+                Ok(answer) => return self.sealed(answer).await.map(|sealed| (self.index, sealed)),
                 Err(error) => error,
             };
             match self.recover(error).await? {
@@ -148,7 +136,7 @@ impl BlockWriter {
     async fn pump(&mut self, start: u64, messages: mpsc::Sender<pb::WriteChunkRequest>) -> Result<(), Error> {
         let mut offset = start;
         let mut spec = Some(pb::WriteChunkSpec { chunk_id: self.target.chunk_id.clone(), size_bytes: self.size_bytes });
-        while let Some(Frame { content, crc32c }) = self.frame_at(offset).await? {
+        while let Some(Frame { content, crc32c }) = self.intake.frame_at(offset).await? {
             let end = offset + content.len() as u64;
             let data = Some(pb::ChunkData { content, crc32c: Some(crc32c) });
             let message = pb::WriteChunkRequest { spec: spec.take(), write_offset: offset, data, ..Default::default() };
@@ -158,7 +146,7 @@ impl BlockWriter {
             offset = end;
             self.meter_up_to(offset);
         }
-        let sha256 = self.end.and_then(|end| end.sha256);
+        let sha256 = self.intake.sha256();
         let last = pb::WriteChunkRequest {
             spec,
             write_offset: offset,
@@ -167,34 +155,6 @@ impl BlockWriter {
             checksums: sha256.map(|sha256| pb::ChunkChecksums { sha256: sha256.to_string() }),
         };
         self.hand_over(&messages, last).await.map(|_taken| ())
-    }
-
-    /// The frame that begins at this offset: one noted before, or the next of the input. `None` at the block's end.
-    async fn frame_at(&mut self, offset: u64) -> Result<Option<Frame>, Error> {
-        if offset < self.replay.bytes() {
-            return self.replay.frame_at(offset).await;
-        }
-        if self.end.is_some() {
-            return Ok(None);
-        }
-        self.starved = true;
-        let piece = self.pieces.recv().await;
-        self.starved = false;
-        match piece {
-            Some(Piece::Frame(frame)) if offset + frame.content.len() as u64 > self.max_bytes => {
-                Err(Error::QuotaReached { available_bytes: self.offset + self.max_bytes })
-            }
-            Some(Piece::Frame(frame)) => {
-                self.replay.push(&frame);
-                Ok(Some(frame))
-            }
-            Some(Piece::End { sha256 }) => {
-                self.end = Some(End { sha256 });
-                Ok(None)
-            }
-            // Reading failed, and whoever reads says how; this block has nothing to add.
-            None => std::future::pending().await,
-        }
     }
 
     /// Whether the stream took the message.
@@ -217,10 +177,10 @@ impl BlockWriter {
 
     /// After a failure: finds out what the node has, with fresh permission if need be.
     async fn recover(&mut self, mut error: Error) -> Result<Recovered, Error> {
-        if self.starved && error.retryable() {
+        if self.intake.is_starved() && error.retryable() {
             // A stream without input is cut; it is opened anew when there is something to send.
             self.budget.progressed();
-            self.frame_at(self.replay.bytes()).await?;
+            self.intake.frame_at(self.intake.bytes()).await?;
         }
         loop {
             // A node that cannot be reached may have come back elsewhere.
@@ -231,7 +191,7 @@ impl BlockWriter {
                 self.refresh().await?;
             }
             match self.query().await {
-                Ok(status) => return self.recovered(status),
+                Ok(status) => return self.recovered(status).await,
                 Err(failure) => error = failure,
             }
         }
@@ -259,7 +219,7 @@ impl BlockWriter {
         attempt(peer, &call, self.config().call_timeout, answer).await.map(Response::into_inner)
     }
 
-    fn recovered(&mut self, status: pb::QueryWriteStatusResponse) -> Result<Recovered, Error> {
+    async fn recovered(&mut self, status: pb::QueryWriteStatusResponse) -> Result<Recovered, Error> {
         if status.complete {
             let answer = pb::WriteChunkResponse {
                 chunk_id: self.target.chunk_id.clone(),
@@ -267,7 +227,7 @@ impl BlockWriter {
                 sha256: status.sha256,
                 receipt: status.receipt,
             };
-            return self.sealed(answer).map(Recovered::Sealed);
+            return self.sealed(answer).await.map(Recovered::Sealed);
         }
         if status.persisted_size_bytes > self.persisted_bytes {
             self.persisted_bytes = status.persisted_size_bytes;
@@ -275,23 +235,22 @@ impl BlockWriter {
         } else {
             self.budget.renew();
         }
-        Ok(Recovered::ResumeAt(self.replay.resume_at(status.persisted_size_bytes)))
+        Ok(Recovered::ResumeAt(self.intake.resume_at(status.persisted_size_bytes)))
     }
 
-    /// Checks the node's statement against what was sent.
-    fn sealed(&self, answer: pb::WriteChunkResponse) -> Result<SealedBlock, Error> {
+    /// Checks the node's statement against the whole block. It may come before that was sent: a call that failed may have
+    /// written the chunk all the same.
+    async fn sealed(&mut self, answer: pb::WriteChunkResponse) -> Result<SealedBlock, Error> {
+        self.intake.read_to_end().await?;
         let protocol = |problem: &str| Error::Protocol {
             call: Box::new(self.target.call("write chunk")),
             problem: problem.to_owned(),
         };
-        let Some(End { sha256: expected }) = self.end else {
-            return Err(protocol("a receipt before it had the whole block"));
-        };
-        if answer.chunk_id != self.target.chunk_id || answer.persisted_size_bytes != self.replay.bytes() {
+        if answer.chunk_id != self.target.chunk_id || answer.persisted_size_bytes != self.intake.bytes() {
             return Err(protocol("a receipt for something else"));
         }
         let sha256 = answer.sha256.parse().map_err(|_malformed| protocol("no SHA-256"))?;
-        if expected.is_some_and(|expected| expected != sha256) {
+        if self.intake.sha256().is_some_and(|expected| expected != sha256) {
             return Err(protocol("another SHA-256 than that of the bytes sent"));
         }
         Ok(SealedBlock { size_bytes: answer.persisted_size_bytes, sha256, receipt: answer.receipt })

@@ -16,6 +16,7 @@ mod batch;
 mod block;
 mod conductor;
 mod input;
+mod intake;
 mod producer;
 mod replay;
 mod session;

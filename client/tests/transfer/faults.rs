@@ -363,3 +363,27 @@ async fn a_commit_whose_answer_is_lost_is_repeated_or_reported_as_unknown() {
     let usage = direct.get_tenant(None).await.unwrap().usage.unwrap();
     assert_eq!((usage.used_blobs, usage.reserved_blobs), (2, 0), "the commit had its effect once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_blob_whose_first_answer_was_lost_is_taken_by_the_receipt_that_the_node_still_has() {
+    let mut cluster = Cluster::start().await;
+    let client = cluster.unlimited("posts").await;
+    for round in 1..=3 {
+        let content = noise(round, 5 * KIB);
+        cluster.proxy.mute(true);
+        let folder = cluster.chunks_folder();
+        let restarting = async {
+            eventually("the chunk", async || {
+                let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+                let sums = names.filter(|name| name.as_encoded_bytes().ends_with(b".chk")).count() as u64;
+                if sums == round { Ok(()) } else { Err(sums) }
+            })
+            .await;
+            cluster.proxy.unplug().await;
+            cluster.proxy.mute(false);
+            cluster.restart_chunk().await;
+        };
+        let (blob, ()) = tokio::join!(put(&client, &content), restarting);
+        assert!(get(&client, blob.unwrap().blob_id).await.unwrap() == content);
+    }
+}
