@@ -132,6 +132,9 @@ pub(crate) struct Hostile {
     /// With everything that the long form has
     #[arg(long)]
     long: bool,
+    /// The services have few descriptors, and so few places for connections
+    #[arg(long)]
+    few_descriptors: bool,
 }
 
 impl Hostile {
@@ -167,6 +170,7 @@ impl Hostile {
             client,
             lasts: Duration::from_millis(self.lasts_ms),
             long: self.long,
+            few_descriptors: self.few_descriptors,
             times: Times::new(self.long),
         })
     }
@@ -186,6 +190,7 @@ pub(crate) struct Target {
     client: Client,
     lasts: Duration,
     long: bool,
+    few_descriptors: bool,
     times: Times,
 }
 
