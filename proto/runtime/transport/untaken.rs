@@ -13,6 +13,8 @@
 //! Its limit: with one answer that is not taken, the others of the same connection end too. Streams of chunks end by
 //! themselves long before, with the reason, for a client that is only slow.
 
+use std::any::Any;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -65,11 +67,32 @@ impl Answers {
     }
 }
 
+/// Something that an answer holds until the client has taken all of it, or the connection has ended: for the extensions
+/// of a response whose call is over long before.
+#[derive(Clone)]
+pub struct UntilSent {
+    _held: Arc<dyn Any + Send + Sync>,
+}
+
+impl UntilSent {
+    /// This is dropped then.
+    pub fn new(held: impl Send + Sync + 'static) -> Self {
+        Self { _held: Arc::new(held) }
+    }
+}
+
+impl fmt::Debug for UntilSent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UntilSent").finish_non_exhaustive()
+    }
+}
+
 /// What of one answer is on its way.
 #[derive(Debug, Default)]
 struct Ahead {
     bytes: AtomicUsize,
     waits: AtomicWaker,
+    _held: Option<UntilSent>,
 }
 
 impl Ahead {
@@ -171,12 +194,21 @@ where
             return Either::Left(self.0.call(request));
         };
         let answering = self.0.call(request);
-        Either::Right(async move { Ok(answering.await?.map(|body| answer(body, answers))) }.boxed())
+        let answered = async move {
+            let mut response = answering.await?;
+            let held = response.extensions_mut().remove();
+            Ok(response.map(|body| answer(body, answers, held)))
+        };
+        Either::Right(answered.boxed())
     }
 }
 
-fn answer(body: Body, answers: Arc<Answers>) -> Body {
-    if body.is_end_stream() { body } else { Body::new(Answer { body, answers, ahead: Arc::default() }) }
+fn answer(body: Body, answers: Arc<Answers>, held: Option<UntilSent>) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    let ahead = Arc::new(Ahead { _held: held, ..Ahead::default() });
+    Body::new(Answer { body, answers, ahead })
 }
 
 /// A body whose bytes are marked, and come when those before them have gone.
