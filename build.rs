@@ -12,6 +12,8 @@ use prost::Message as _;
 use tonic_build::{Method as _, Service as _, manual};
 use tonic_prost_build::FileDescriptorSet;
 
+/// How messages become bytes, in the stubs and in the tables.
+const CODEC: &str = "crate::codec::RoomyCodec";
 const PROTO_ROOT: &str = "proto";
 const PROTO_FILES: [&str; 5] = [
     "minitectonic/v1/common.proto",
@@ -34,6 +36,7 @@ fn main() -> anyhow::Result<()> {
     save(&out.join("streaming_methods.rs"), method_table(&services, manual::Method::client_streaming)?.as_bytes())?;
     tonic_prost_build::configure()
         .bytes(".minitectonic.v1")
+        .codec_path(CODEC)
         .compile_fds(descriptors)
         .context("generate messages and stubs")
 }
@@ -55,7 +58,7 @@ fn services(descriptors: &FileDescriptorSet) -> Vec<manual::Service> {
                     .route_name(method.name())
                     .input_type(method.input_type())
                     .output_type(method.output_type())
-                    .codec_path("tonic_prost::ProstCodec");
+                    .codec_path(CODEC);
                 if method.client_streaming() {
                     described = described.client_streaming();
                 }

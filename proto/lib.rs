@@ -7,6 +7,7 @@
 
 pub mod capability;
 pub mod checksum;
+pub mod codec;
 pub mod entropy;
 pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]

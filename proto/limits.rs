@@ -117,6 +117,10 @@ pub const REQUEST_WITHIN: Duration = Duration::from_secs(60);
 /// has ended with its reason long before.
 pub const ANSWER_TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
+/// Bytes of an answer that may be on their way to the client before more of it is asked for: with them, a frame of a chunk
+/// waits behind none.
+pub const ANSWER_BYTES_AHEAD: usize = 64 * 1024;
+
 /// How long a capability is valid.
 pub const CAPABILITY_LIFE: Duration = Duration::from_secs(15 * 60);
 /// By how much clocks may differ.

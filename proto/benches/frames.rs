@@ -7,15 +7,15 @@ use std::pin::pin;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use mini_tectonic_proto::checksum::crc32c;
+use mini_tectonic_proto::codec::RoomyCodec;
 use mini_tectonic_proto::entropy::{Entropy as _, SeededEntropy};
 use mini_tectonic_proto::{limits, pb};
 use tokio_stream::StreamExt as _;
 use tonic::Streaming;
 use tonic::codec::{Codec as _, EncodeBody};
 use tonic::codegen::Body;
-use tonic_prost::ProstCodec;
 
-type FrameCodec = ProstCodec<pb::WriteChunkRequest, pb::WriteChunkRequest>;
+type FrameCodec = RoomyCodec<pb::WriteChunkRequest, pb::WriteChunkRequest>;
 
 /// Messages of a stream.
 const MESSAGES: u64 = 16;

@@ -29,6 +29,7 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 pub use self::admission::{ConnectionCounts, Gate};
 pub use self::limits::TransportLimits;
 use self::untaken::AnswerLayer;
+pub use self::untaken::UntilSent;
 use self::watches::WatchLayer;
 pub use self::wire::ClientCertificate;
 use crate::error::{Classify, Details, Reason};

@@ -146,6 +146,7 @@ pub(crate) struct Services {
     /// The chunk service.
     pub(crate) chunk: Service,
     folder: PathBuf,
+    few_descriptors: bool,
     operator: Client,
 }
 
@@ -165,7 +166,8 @@ impl Services {
         let chunk = Service::start(setting, "chunk", flags).await?;
         let token = std::fs::read_to_string(storage.join("admin.token")).context("read the admin token")?;
         let operator = Client::new(ClientConfig::new(&endpoint).with_token(token))?;
-        let services = Self { metadata, chunk, folder: setting.folder.to_path_buf(), operator };
+        let (folder, few_descriptors) = (setting.folder.to_path_buf(), setting.descriptors.is_some());
+        let services = Self { metadata, chunk, folder, few_descriptors, operator };
         let small = pb::Quota { max_bytes: Some(SMALL_UPLOADS as u64 * SMALL_UPLOAD_BYTES), ..Default::default() };
         for (tenant, quota) in [("honest", pb::Quota::default()), ("mallory", pb::Quota::default()), ("small", small)] {
             services.register(tenant, quota).await?;
@@ -209,6 +211,7 @@ impl Services {
         command.arg("--token-file").arg(self.token_file("mallory"));
         command.arg("--small-token-file").arg(self.token_file("small"));
         command.args(["--lasts-ms", &lasts.as_millis().to_string()]).args(long.then_some("--long"));
+        command.args(self.few_descriptors.then_some("--few-descriptors"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().context("start the hostile process")?;
         let stdin = child.stdin.take().context("its standard input is piped")?;

@@ -7,8 +7,9 @@
 use futures_util::stream::{self, StreamExt as _};
 use proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, FRAME_BYTES_MAX};
 use proto::pb;
+use proto::runtime::transport::UntilSent;
 use proto::status::to_item_error;
-use tonic::Request;
+use tonic::{Request, Response};
 
 use super::convert;
 use super::credential::bearer;
@@ -89,11 +90,12 @@ impl Handlers {
         self.write_from(grant, Whole(Some(opening))).await
     }
 
-    /// Reads every chunk of the request.
+    /// Reads every chunk of the request. The answer keeps its place until the client has taken it: who never does could
+    /// have as many as it likes otherwise.
     pub(super) async fn read_batch(
         &self,
         request: Request<pb::ReadChunksRequest>,
-    ) -> Result<pb::ReadChunksResponse, ChunkError> {
+    ) -> Result<Response<pb::ReadChunksResponse>, ChunkError> {
         let of_the_call = of_the_call(&request)?;
         let grants = self.admit_all(&request.into_inner().chunks, of_the_call.as_deref())?;
         let held = grants.iter().flatten().map(|grant| grant.claims.size_bytes).sum();
@@ -102,13 +104,15 @@ impl Handlers {
         let place = first.map(|grant| self.read_streams.take(&grant.account, held)).transpose()?;
         let read = grants.into_iter().map(|grant| async { self.read_item(grant?).await });
         let read: Vec<_> = stream::iter(read).buffered(UNDER_WAY).collect().await;
-        drop(place);
         let result = |outcome: Result<pb::ReadChunkResponse, ChunkError>| {
             use pb::read_chunks_result::Outcome;
             let outcome = outcome.map_or_else(|error| Outcome::Error(to_item_error(&error)), Outcome::Answer);
             pb::ReadChunksResult { outcome: Some(outcome) }
         };
-        Ok(pb::ReadChunksResponse { results: read.into_iter().map(result).collect() })
+        let read = pb::ReadChunksResponse { results: read.into_iter().map(result).collect() };
+        let mut response = Response::new(read);
+        response.extensions_mut().insert(UntilSent::new(place));
+        Ok(response)
     }
 
     /// Checks every permission, before any byte is read.

@@ -193,7 +193,7 @@ impl ChunkService for Handlers {
         &self,
         request: Request<pb::ReadChunksRequest>,
     ) -> Result<Response<pb::ReadChunksResponse>, Status> {
-        answer(self.read_batch(request).await)
+        self.read_batch(request).await.map_err(|error| to_status(&error))
     }
 
     async fn query_write_status(

@@ -170,6 +170,34 @@ async fn a_reader_that_does_not_read_loses_its_place() {
     assert_eq!(cut.reason, Some(Reason::StreamStalled));
 }
 
+/// Asks for a batch of one chunk, and takes no more of the answer than fits into a window.
+async fn ask_and_not_take(world: &World, place: &ChunkBinding, capability: &str) -> impl Sized {
+    let endpoint = tonic::transport::Endpoint::from_shared(world.running().endpoint()).unwrap();
+    let mut grpc = tonic::client::Grpc::new(endpoint.initial_stream_window_size(65_535).connect_lazy());
+    grpc.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<_, pb::ReadChunksResponse>::default();
+    let path = "/minitectonic.v1.ChunkService/ReadChunks".parse().unwrap();
+    let item = pb::ReadChunksItem { chunk_id: place.chunk.to_string(), ..Default::default() };
+    let request = with_capability(pb::ReadChunksRequest { chunks: vec![item] }, capability);
+    grpc.server_streaming(request, path, codec).await.unwrap()
+}
+
+/// The place was free when the bytes were read: a client that took none of its batches had the service keep as many as it
+/// asked for.
+#[tokio::test]
+async fn a_batch_that_is_not_taken_keeps_its_place() {
+    let world = World::start_with(|config| config.tuning.read_streams_max = 1).await;
+    let bytes = pattern(1 << 20);
+    let place = world.put(&bytes).await;
+    let capability = world.peer.may_read(place, &bytes);
+    let client = world.client().await;
+    let untaken = ask_and_not_take(&world, &place, &capability).await;
+    let refused = client.read(&place, &capability, 0, 1).await;
+    assert_eq!(refused.unwrap_err().reason, Some(Reason::Overloaded));
+    drop(untaken);
+    wait_until("the place is free again", async || client.read(&place, &capability, 0, 1).await.is_ok()).await;
+}
+
 /// No limit on small frames may break what tools do that write little at a time.
 #[tokio::test]
 async fn ten_megabytes_in_messages_of_a_hundred_bytes_are_an_upload_like_any_other() {

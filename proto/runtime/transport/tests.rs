@@ -1,5 +1,6 @@
 //! Real servers on real sockets; peers that break rules speak HTTP/2 by hand.
 
+mod answers;
 mod connections;
 mod http2;
 pub(super) mod raw;

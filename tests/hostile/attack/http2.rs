@@ -17,7 +17,7 @@ use super::wire::{
 };
 
 /// How long one connection of a flood may last.
-const LONGEST: Duration = Duration::from_secs(30);
+pub(super) const LONGEST: Duration = Duration::from_secs(30);
 /// Bytes of a flood that a server may have taken from a peer that reads nothing, before it makes the peer wait.
 const TAKEN_MAX: u64 = 64 << 20;
 

@@ -3,6 +3,7 @@
 //! It reads names of attacks from its standard input and prints one line for each when it is over: `+` and what was seen,
 //! or `-` and what was wrong. An attack checks for itself that it was answered as it has to be.
 
+mod batches;
 mod call;
 mod capabilities;
 mod connections;
@@ -53,6 +54,8 @@ pub(crate) enum Attack {
     SlowUploads,
     NeverReads,
     DeafReaders,
+    UntakenBatches,
+    OddBatches,
     LongPrefix,
     Compressed,
     WrongFrames,
@@ -92,6 +95,8 @@ impl Attack {
             Self::SlowUploads => Box::pin(streams::slow_uploads(target)),
             Self::NeverReads => Box::pin(streams::never_reads(target)),
             Self::DeafReaders => Box::pin(http2::deaf(target)),
+            Self::UntakenBatches => Box::pin(batches::untaken(target)),
+            Self::OddBatches => Box::pin(batches::odd(target)),
             Self::LongPrefix => Box::pin(messages::long_prefix(target)),
             Self::Compressed => Box::pin(messages::compressed(target)),
             Self::WrongFrames => Box::pin(streams::wrong_frames(target)),
@@ -132,6 +137,9 @@ pub(crate) struct Hostile {
     /// With everything that the long form has
     #[arg(long)]
     long: bool,
+    /// The services have few descriptors, and so few places for connections
+    #[arg(long)]
+    few_descriptors: bool,
 }
 
 impl Hostile {
@@ -167,6 +175,7 @@ impl Hostile {
             client,
             lasts: Duration::from_millis(self.lasts_ms),
             long: self.long,
+            few_descriptors: self.few_descriptors,
             times: Times::new(self.long),
         })
     }
@@ -186,6 +195,7 @@ pub(crate) struct Target {
     client: Client,
     lasts: Duration,
     long: bool,
+    few_descriptors: bool,
     times: Times,
 }
 
@@ -216,12 +226,17 @@ impl Target {
 
     /// A chunk of our blob, and what permits to read it.
     async fn plan_read(&self) -> Result<Plan> {
-        let message = pb::GetBlobLayoutRequest { blob_id: self.blob.to_string(), ..Default::default() };
+        self.plan_read_of(self.blob).await
+    }
+
+    /// The same of any blob of ours.
+    async fn plan_read_of(&self, blob: BlobId) -> Result<Plan> {
+        let message = pb::GetBlobLayoutRequest { blob_id: blob.to_string(), ..Default::default() };
         let mut service = MetadataServiceClient::new(self.metadata_channel(0)?);
         let layout = service.get_blob_layout(bearing(message, &self.token)).await?.into_inner();
         let block = layout.blocks.into_iter().next().context("a block")?;
         let chunk = block.chunks.into_iter().next().context("a chunk")?;
-        let blob = self.blob.to_string();
+        let blob = blob.to_string();
         Ok(Plan { blob, chunk: chunk.chunk_id, capability: chunk.capability, size_bytes: chunk.size_bytes })
     }
 
