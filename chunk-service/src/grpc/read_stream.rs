@@ -1,9 +1,10 @@
 //! The answers of one ReadChunk call.
 //!
 //! While one frame is sent, a task of its own reads and verifies the next, once there is a place for it to wait in; and
-//! the transport takes that one only when the other is sent. So a stream holds at most two. The task ends, and with it the descriptor and what it holds, when the client goes away, makes
-//! no progress for too long, or has read for too long. A stream that is cut always ends with the reason, never as if it
-//! were complete: in the place of the frame that waits for the client, or behind the last one that it took.
+//! the transport takes that one only when the other is sent. So a stream holds at most two. The task ends, and with it the
+//! descriptor and what it holds, when the client goes away, makes no progress for too long, or has read for too long. A
+//! stream that is cut always ends with the reason, never as if it were complete: in the place of the frame that waits for
+//! the client, or behind the last one that it took.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
