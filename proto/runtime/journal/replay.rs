@@ -58,6 +58,8 @@ pub struct Opened<F> {
     /// Whole groups that are not released, in order.
     groups: Vec<Found>,
     damages: Vec<Damage>,
+    /// The last whole group of all.
+    newest: Option<Found>,
     newest_has_records: bool,
 }
 
@@ -90,20 +92,39 @@ impl<F: HalfFile> Opened<F> {
         Ok(())
     }
 
+    /// Makes durable what was read: a process that was killed, or whose sync failed, may have left it in the system's
+    /// cache alone. To be called before anything that was replayed is written elsewhere, if a part of a record must not
+    /// outlive the record.
+    ///
+    /// After a failed sync the cache may call clean what never reached the disk. Only the newest group can be in doubt then,
+    /// since each one was synced before the next was written; so that one is written once more as it is.
+    ///
+    /// # Errors
+    /// As the system says; nothing is known then.
+    pub fn make_durable(&self) -> io::Result<()> {
+        if let Some(found) = &self.newest {
+            let half = self.journal.half_of(found.head.generation);
+            let bytes = read(half, found.offset, found.end().min(half.size()?).saturating_sub(found.offset))?;
+            half.write_at(&bytes, found.offset)?;
+        }
+        self.journal.halves.iter().try_for_each(|half| half.file.sync())
+    }
+
     /// Begins to append. To be called when everything that was replayed is durable where it belongs, and the halves' names
     /// are durable. Writes nothing where nothing was to be replayed.
     ///
     /// # Errors
     /// [`AppendError`], when that cannot be noted.
     pub fn begin(self) -> Result<Journal<F>, AppendError> {
+        self.make_durable().map_err(AppendError::Sync)?;
         let mut journal = self.journal;
         let growth_bytes = BLOCK_BYTES + journal.shape.growth_bytes;
         for half in &mut journal.halves {
             half.grow(growth_bytes).map_err(AppendError::Write)?;
-            // A process that was killed may have left what was read here in the system's cache alone.
             half.file.sync().map_err(AppendError::Sync)?;
         }
-        let stays = journal.generation > 0 && !self.newest_has_records;
+        // What is appended to a generation that is released would not be replayed.
+        let stays = journal.generation > journal.released && !self.newest_has_records;
         let replayed = journal.generation - u64::from(stays);
         journal.release(replayed);
         if journal.durably_released < replayed {
@@ -172,6 +193,7 @@ pub fn open<F: HalfFile>(halves: [F; 2], shape: Shape, entropy: &dyn Entropy) ->
     let released = all().map(|found| found.head.released).max().unwrap_or(0);
     let groups = all().filter(|found| found.head.generation > released).collect();
     let damages = damages(&older, &newer, released);
+    let newest = newer.groups.last().copied();
     let newest_has_records = newer.groups.iter().any(|found| found.head.records > 0);
     let [even_size, odd_size] = halves;
     let journal = Journal {
@@ -188,7 +210,7 @@ pub fn open<F: HalfFile>(halves: [F; 2], shape: Shape, entropy: &dyn Entropy) ->
         buffer: Vec::new(),
         halves: [Half { size: even_size, file: even }, Half { size: odd_size, file: odd }],
     };
-    Ok(Opened { journal, groups, damages, newest_has_records })
+    Ok(Opened { journal, groups, damages, newest, newest_has_records })
 }
 
 fn io_of<T, E: std::error::Error>(action: &'static str, outcome: io::Result<T>) -> Result<T, OpenError<E>> {

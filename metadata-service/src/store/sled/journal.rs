@@ -85,7 +85,15 @@ pub(super) fn open(
     let [first, second] = NAMES;
     let halves = half(first).and_then(|first| Ok([first, half(second)?]));
     let halves = halves.map_err(|error: io::Error| failed(&error))?;
+    for half in &halves {
+        // Each has had a head since before the database knew of it.
+        if known.has_journal && half.size().map_err(|error| failed(&error))? == 0 {
+            return Err(latch.fail("open its journal", "commits may be lost: one of its files is empty"));
+        }
+    }
     let opened = journal::open(halves, shape, &OsEntropy).map_err(|error| failed(&error))?;
+    // Before the database gets any of it: a part of a commit must not outlive the commit.
+    opened.make_durable().map_err(|error| failed(&error))?;
     match opened.damages() {
         [] => Ok(opened),
         _ if seeded!(DamagedJournalBelieved) => Ok(opened),

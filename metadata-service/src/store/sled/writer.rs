@@ -26,7 +26,7 @@ use super::group::{Answer, Group, tell};
 use super::journal::Half;
 use super::record;
 use super::shared::Shared;
-use super::space::Watermarks;
+use super::space::{Room, Watermarks};
 use crate::store::engine::{Decide, EngineError};
 
 /// So full, in percent, may a half of the journal be before the other one's turn, if that can have it.
@@ -99,7 +99,7 @@ impl Writer {
         group.answer(&outcome);
         if outcome.is_ok() {
             // A failure is latched, and is the next caller's.
-            drop(self.checkpoint_if_due());
+            drop(self.checkpoint_if_due(&room));
         }
     }
 
@@ -137,9 +137,11 @@ impl Writer {
         self.shared.latch.fail(action, proto::status::chain(error))
     }
 
-    fn checkpoint_if_due(&mut self) -> Result<(), EngineError> {
+    /// On a nearly full disk one is always due: what waits needs room there.
+    fn checkpoint_if_due(&mut self, room: &Room) -> Result<(), EngineError> {
         let active_bytes = self.shared.active_bytes();
-        let due = active_bytes >= self.checkpoint_bytes || self.journal.used_percent() >= HALF_FULL_PERCENT;
+        let scarce = !matches!(room, Room::Plenty) && active_bytes > 0;
+        let due = scarce || active_bytes >= self.checkpoint_bytes || self.journal.used_percent() >= HALF_FULL_PERCENT;
         let overdue = active_bytes >= self.waiting_bytes;
         if overdue || due && self.checkpoints.is_idle() { self.turn() } else { Ok(()) }
     }
@@ -166,10 +168,15 @@ impl Writer {
     fn finish(mut self) {
         // Declared first, so that it fires last, and even when sled panics over its end.
         let _ended = self.shared.ended.clone().drop_guard();
-        if self.shared.latch.check().is_ok()
-            && let Err(error) = self.empty_the_journal()
-        {
-            tracing::warn!(%error, "the next start has to replay the metadata's journal");
+        if self.shared.latch.check().is_ok() {
+            // A panic must not skip what follows: the database is closed before anybody hears that it is.
+            let emptied = catch_unwind(AssertUnwindSafe(|| self.empty_the_journal()));
+            if let Err(panic) = &emptied {
+                self.shared.latch.fail("go on after a panic at its end", panic_text(&**panic));
+            }
+            if !matches!(emptied, Ok(Ok(()))) {
+                tracing::warn!("the next start has to replay the metadata's journal");
+            }
         }
         let Self { shared, checkpoints, journal, file, .. } = self;
         checkpoints.end();

@@ -43,6 +43,11 @@ async fn i1_a_journal_that_is_not_there_is_no_empty_one() {
         let fixture = Fixture::new();
         commit(&*fixture.engine, puts(&[(b"a", b"1")])).await.unwrap();
         let killed = copy_of(fixture.folder.path());
+        std::fs::OpenOptions::new().write(true).truncate(true).open(killed.path().join(name)).unwrap();
+        for _start in 0..2 {
+            let refused = refusal(killed.path());
+            assert!(refused.contains("open its journal") && refused.contains("is empty"), "{refused}");
+        }
         std::fs::remove_file(killed.path().join(name)).unwrap();
         let refused = refusal(killed.path());
         assert!(refused.contains("open its journal") && refused.contains("No such file"), "{refused}");
