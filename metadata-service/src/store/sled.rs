@@ -161,8 +161,9 @@ impl SledEngine {
             queue: jobs,
             journal,
             checkpoints,
-            checkpoint_bytes: options.checkpoint_bytes,
-            waiting_bytes: options.waiting_bytes,
+            // An empty table is never due.
+            checkpoint_bytes: options.checkpoint_bytes.max(1),
+            waiting_bytes: options.waiting_bytes.max(options.checkpoint_bytes).max(1),
             watermarks,
             sequence,
             frozen: sequence,
@@ -234,8 +235,8 @@ impl Engine for SledEngine {
 
 /// Brings what the journal holds into the database, and begins it. Returns it with the sequence of the last commit.
 ///
-/// Order: the rows and the sequence, durable; the names of the journal's files; then the journal may be overwritten, and only then
-/// does the database say that one belongs to it.
+/// Order: what the journal holds is durable there; its rows and their sequence are in the database; the names of the
+/// journal's files; then the journal may be overwritten, and only then does the database say that one belongs to it.
 fn recover(
     folder: &Path,
     shape: Shape,

@@ -115,14 +115,11 @@ impl<F: HalfFile> Opened<F> {
     ///
     /// # Errors
     /// [`AppendError`], when that cannot be noted.
-    pub fn begin(self) -> Result<Journal<F>, AppendError> {
+    pub fn begin(mut self) -> Result<Journal<F>, AppendError> {
+        let growth_bytes = BLOCK_BYTES + self.journal.shape.growth_bytes;
+        self.journal.halves.iter_mut().try_for_each(|half| half.grow(growth_bytes)).map_err(AppendError::Write)?;
         self.make_durable().map_err(AppendError::Sync)?;
         let mut journal = self.journal;
-        let growth_bytes = BLOCK_BYTES + journal.shape.growth_bytes;
-        for half in &mut journal.halves {
-            half.grow(growth_bytes).map_err(AppendError::Write)?;
-            half.file.sync().map_err(AppendError::Sync)?;
-        }
         // What is appended to a generation that is released would not be replayed.
         let stays = journal.generation > journal.released && !self.newest_has_records;
         let replayed = journal.generation - u64::from(stays);

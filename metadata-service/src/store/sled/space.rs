@@ -39,7 +39,8 @@ pub(super) struct Watermarks {
 }
 
 impl Watermarks {
-    /// How much room there is now. One look serves a whole group, which is small against the reserve.
+    /// How much room there is now. One look serves a whole group, which is small against the reserve; so is, as long as
+    /// room is scarce, what waits for a checkpoint, since one is always due then.
     pub(super) fn look(&self) -> Room {
         match self.disk.free_bytes() {
             Ok(free_bytes) if free_bytes < self.reserve_bytes => Room::None { free_bytes },

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::conformance::row;
-use crate::store::engine::Batch;
+use crate::store::engine::{Batch, Decision};
 
 fn everything() -> KeyRange {
     KeyRange { start: Vec::new(), end: None }
@@ -151,6 +151,33 @@ async fn i19_a_checkpoint_that_fails_latches_and_everything_is_read_then_and_aft
         assert_eq!((rows(&reopened).await.as_slice(), reopened.sequence()), (expected.as_slice(), 2));
         reopened.close().await;
     }
+}
+
+/// A panic while the journal was emptied had the engine say that it is closed before it was.
+#[tokio::test]
+async fn i19_a_panic_at_the_end_loses_nothing_and_leaves_the_files_free() {
+    let fixture = Fixture::new();
+    commit(&*fixture.engine, puts(&[(b"a", b"1")])).await.unwrap();
+    fixture.database.panic();
+    fixture.engine.close().await;
+    assert!(fixture.engine.latched().unwrap().contains("as the test asked"));
+    let reopened = SledEngine::open(fixture.folder.path(), &SledOptions::default()).unwrap();
+    assert_eq!((rows(&reopened).await, reopened.sequence()), (vec![row(b"a", b"1")], 1));
+    reopened.close().await;
+}
+
+/// What waited for a checkpoint would have needed the room that was kept for it.
+#[tokio::test]
+async fn little_waits_for_a_checkpoint_while_room_is_scarce() {
+    let fixture = Fixture::new();
+    commit(&*fixture.engine, puts(&[(b"a", b"1")])).await.unwrap();
+    assert!(fixture.engine.shared.active_bytes() > 0);
+    fixture.disk.set_free(SledOptions::default().low_watermark_bytes - 1);
+    let frees = Decision::frees(deletes(&[b"a"]));
+    fixture.engine.commit(Box::new(|_view| Ok(frees))).await.unwrap();
+    wait_until("a checkpoint", || fixture.engine.shared.active_bytes() == 0);
+    fixture.wait_until_idle();
+    assert_eq!(rows(&fixture.engine).await, []);
 }
 
 #[tokio::test]

@@ -55,6 +55,24 @@ async fn i1_a_journal_that_is_not_there_is_no_empty_one() {
     }
 }
 
+/// What only the cache held of the journal went into the database, in part durably, and a power cut took the rest.
+#[tokio::test]
+async fn nothing_of_the_journal_reaches_the_database_before_the_journal_is_durable() {
+    let fixture = Fixture::new();
+    commit(&*fixture.engine, puts(&[(b"a", b"1")])).await.unwrap();
+    let killed = copy_of(fixture.folder.path());
+    fixture.engine.close().await;
+    let (journal, database) = (LogFaults::default(), LogFaults::default());
+    journal.fail();
+    let seams = Seams { database: database.wrap(), ..journal.seams() };
+    let refused = SledEngine::open_with(killed.path(), &SledOptions::default(), seams);
+    assert!(matches!(refused, Err(EngineError::Failed { action: "open its journal", .. })));
+    assert_eq!(database.begun(), 0);
+    let reopened = SledEngine::open(killed.path(), &SledOptions::default()).unwrap();
+    assert_eq!(reopened.get(b"a").await.unwrap().as_deref(), Some(b"1".as_slice()));
+    reopened.close().await;
+}
+
 #[tokio::test]
 async fn i19_a_journal_with_a_damaged_commit_before_a_whole_one_is_refused_and_a_torn_last_one_never_was() {
     let fixture = Fixture::new();
