@@ -100,6 +100,11 @@ impl Blocking {
         }))
     }
 
+    /// Starts a job that touches no disk and belongs to one that has its turn: it needs none.
+    pub(crate) fn beside<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Job<T> {
+        self.spawn(job)
+    }
+
     /// Starts a job that reads or writes so many bytes, and waits for its end.
     pub(crate) async fn run_of<T: Send + 'static>(
         &self,

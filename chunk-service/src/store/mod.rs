@@ -269,7 +269,7 @@ impl ChunkStore {
     async fn abandon(&self, claim: &mut Claim) -> Result<(), ChunkError> {
         let Some(write) = claim.take().filter(OpenWrite::has_file) else { return Ok(()) };
         let disk = Arc::clone(&self.disk);
-        self.blocking.run(move || durable::discard(disk.as_ref(), write.binding.chunk)).await
+        self.blocking.run(move || durable::discard(disk.as_ref(), write.binding().chunk)).await
     }
 
     #[cfg(test)]

@@ -1,7 +1,8 @@
 //! A write in progress: where its bytes go, and the sums of those so far.
 //!
-//! Each byte is hashed once, in the same job that writes it. A small chunk's bytes stay in memory until they are all there. A write of a chunk that is complete already writes nothing:
-//! its bytes are only summed up, to be compared.
+//! Each byte is hashed once, from the same memory that is written. The two halves of a write, its [`Landing`] and its sums,
+//! can be apart while a batch is written and hashed at the same time. A small chunk's bytes stay in memory until they are
+//! all there. A write of a chunk that is complete already writes nothing: its bytes are only summed up, to be compared.
 
 use std::io;
 use std::sync::Arc;
@@ -34,11 +35,19 @@ pub(crate) enum Target {
 /// A write in progress.
 #[derive(Debug)]
 pub(crate) struct OpenWrite {
-    /// The chunk and its place.
-    pub(crate) binding: ChunkBinding,
-    /// Where the bytes go.
-    pub(crate) target: Target,
+    landing: Landing,
     hasher: ChunkHasher,
+}
+
+/// The half of a write that holds what its bytes go to.
+#[derive(Debug)]
+pub(crate) struct Landing {
+    /// The chunk and its place.
+    binding: ChunkBinding,
+    /// Where the bytes go.
+    target: Target,
+    /// Bytes that went there.
+    landed: u64,
     synced: u64,
     /// So many bytes are on their way to the disk, or there.
     under_way: u64,
@@ -75,13 +84,19 @@ impl Drop for Share {
 impl OpenWrite {
     /// A write of no bytes yet.
     pub(crate) fn new(binding: ChunkBinding, target: Target, ticket: Ticket) -> Self {
-        Self { binding, target, hasher: ChunkHasher::default(), synced: 0, under_way: 0, share: None, _ticket: ticket }
+        let landing = Landing { binding, target, landed: 0, synced: 0, under_way: 0, share: None, _ticket: ticket };
+        Self { landing, hasher: ChunkHasher::default() }
     }
 
     /// The same, whose unsynced bytes count among these.
     pub(crate) fn counted_in(mut self, all: Option<&UnsyncedOfAll>) -> Self {
-        self.share = all.map(|all| Share { of: Arc::clone(all), bytes: 0 });
+        self.landing.share = all.map(|all| Share { of: Arc::clone(all), bytes: 0 });
         self
+    }
+
+    /// The chunk and its place.
+    pub(crate) fn binding(&self) -> ChunkBinding {
+        self.landing.binding
     }
 
     /// Bytes taken so far.
@@ -91,31 +106,73 @@ impl OpenWrite {
 
     /// Whether a later stream may go on with it.
     pub(crate) fn resumable(&self) -> bool {
-        !matches!(self.target, Target::Compare(_))
+        !matches!(self.landing.target, Target::Compare(_))
     }
 
     /// Whether there is a file that goes when the write is given up.
     pub(crate) fn has_file(&self) -> bool {
-        matches!(self.target, Target::File(_))
+        self.landing.has_file()
     }
 
     /// Whether taking bytes touches no disk.
     pub(crate) fn is_in_memory(&self) -> bool {
-        matches!(self.target, Target::Memory(_))
+        matches!(self.landing.target, Target::Memory(_))
     }
 
     /// Takes the next bytes. After an error the write is of no use.
     pub(crate) fn append(&mut self, parts: &[Bytes]) -> io::Result<()> {
+        self.landing.land(parts)?;
+        sum_up(&mut self.hasher, parts);
+        Ok(())
+    }
+
+    /// Bytes written to a file since its last sync.
+    pub(crate) fn unsynced(&self) -> u64 {
+        self.landing.unsynced()
+    }
+
+    /// Syncs what was written so far. After an error the write is of no use.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.landing.sync()
+    }
+
+    /// Its halves, so that each can take the same bytes on a thread of its own.
+    pub(crate) fn split(self) -> (Landing, ChunkHasher) {
+        (self.landing, self.hasher)
+    }
+
+    /// The whole again. Halves that have not taken the same bytes are no write.
+    pub(crate) fn join(landing: Landing, hasher: ChunkHasher) -> Option<Self> {
+        (landing.landed == hasher.size_bytes()).then_some(Self { landing, hasher })
+    }
+
+    /// Ends the write: where the bytes went, and their sums.
+    pub(crate) fn finish(self) -> (ChunkBinding, Target, ChunkSums) {
+        let Landing { binding, target, .. } = self.landing;
+        (binding, target, self.hasher.finish())
+    }
+}
+
+/// Folds in the next bytes.
+pub(crate) fn sum_up(hasher: &mut ChunkHasher, parts: &[Bytes]) {
+    for part in parts {
+        hasher.update(part);
+    }
+}
+
+impl Landing {
+    /// Writes the next bytes, unhashed. After an error it is of no use.
+    pub(crate) fn land(&mut self, parts: &[Bytes]) -> io::Result<()> {
         for part in parts {
             match &mut self.target {
                 Target::File(file) => {
-                    file.write_at(part, self.hasher.size_bytes())?;
+                    file.write_at(part, self.landed)?;
                     failpoint!("put.part_written");
                 }
                 Target::Memory(bytes) => bytes.extend_from_slice(part),
                 Target::Compare(_) => {}
             }
-            self.hasher.update(part);
+            self.landed += part.len() as u64;
         }
         self.write_soon();
         self.count();
@@ -124,7 +181,7 @@ impl OpenWrite {
 
     /// Keeps the disk busy while more is received: a sync that begins with everything is a sync that nothing overlaps.
     fn write_soon(&mut self) {
-        let ahead = self.received().saturating_sub(self.under_way);
+        let ahead = self.landed.saturating_sub(self.under_way);
         if let Target::File(file) = &self.target
             && ahead >= WRITE_SOON_BYTES
         {
@@ -140,23 +197,20 @@ impl OpenWrite {
         }
     }
 
-    /// Bytes written to a file since its last sync.
-    pub(crate) fn unsynced(&self) -> u64 {
-        if self.has_file() { self.received().saturating_sub(self.synced) } else { 0 }
+    fn has_file(&self) -> bool {
+        matches!(self.target, Target::File(_))
     }
 
-    /// Syncs what was written so far. After an error the write is of no use.
-    pub(crate) fn sync(&mut self) -> io::Result<()> {
+    fn unsynced(&self) -> u64 {
+        if self.has_file() { self.landed.saturating_sub(self.synced) } else { 0 }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
         if let Target::File(file) = &self.target {
             file.sync()?;
         }
-        self.synced = self.received();
+        self.synced = self.landed;
         self.count();
         Ok(())
-    }
-
-    /// Ends the write: where the bytes went, and their sums.
-    pub(crate) fn finish(self) -> (ChunkBinding, Target, ChunkSums) {
-        (self.binding, self.target, self.hasher.finish())
     }
 }

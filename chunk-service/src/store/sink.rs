@@ -1,4 +1,5 @@
-//! Between a stream and the disk: while one batch is hashed and written on a blocking thread, the next is received.
+//! Between a stream and the disk: while one batch is written on a blocking thread and hashed on another, the next is
+//! received.
 //!
 //! Small frames are gathered, so that a blocking thread is asked for a quarter of a mebibyte or more at a time. A stream
 //! holds at most two batches; what all streams hold together is bounded by one budget, which a batch gives back when it
@@ -17,12 +18,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
+use proto::checksum::ChunkHasher;
 use proto::ids::ChunkId;
 use proto::limits::{FRAME_BYTES, KIB, MIB};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::latch::Latch;
-use super::open_write::{OpenWrite, UnsyncedOfAll};
+use super::open_write::{Landing, OpenWrite, UnsyncedOfAll, sum_up};
 use crate::blocking::{Blocking, Job};
 use crate::error::ChunkError;
 
@@ -69,10 +71,17 @@ impl UnsyncedBounds {
 enum Stage {
     /// Nothing is being written.
     Idle(Box<OpenWrite>),
-    /// A batch is being written.
-    Busy(Job<Result<Box<OpenWrite>, std::io::Error>>),
+    /// A batch is being written and hashed.
+    Busy(Batching),
     /// A batch could not be written.
     Failed,
+}
+
+/// Both halves of a write, each with the same batch.
+#[derive(Debug)]
+struct Batching {
+    landing: Job<std::io::Result<Landing>>,
+    hashing: Job<ChunkHasher>,
 }
 
 /// Bytes received, not yet handed over.
@@ -98,7 +107,7 @@ pub(crate) struct Sink {
 
 impl Sink {
     pub(crate) fn new(shared: SinkShared, write: OpenWrite) -> Self {
-        let (chunk, received) = (write.binding.chunk, write.received());
+        let (chunk, received) = (write.binding().chunk, write.received());
         let (comparing, has_file) = (!write.resumable(), write.has_file());
         let (stage, batch) = (Stage::Idle(Box::new(write)), Batch::default());
         Self { shared, chunk, comparing, has_file, received, stage, batch }
@@ -165,7 +174,7 @@ impl Sink {
     fn is_free(&self) -> bool {
         match &self.stage {
             Stage::Idle(_) => true,
-            Stage::Busy(job) => job.is_finished(),
+            Stage::Busy(Batching { landing, hashing }) => landing.is_finished() && hashing.is_finished(),
             Stage::Failed => false,
         }
     }
@@ -188,14 +197,21 @@ impl Sink {
         if self.shared.unsynced.are_met(write.unsynced()) {
             write = self.sync(write).await?;
         }
-        let batch = self.batch.seal();
-        let bytes = batch.bytes;
-        let job = move || {
-            let outcome = write.append(&batch.parts);
+        let batch = Arc::new(self.batch.seal());
+        let (bytes, hashed, blocking) = (batch.bytes, Arc::clone(&batch), &self.shared.blocking);
+        let (mut landing, mut hasher) = write.split();
+        let landing = move || {
+            let outcome = landing.land(&batch.parts);
             drop(batch);
-            outcome.map(|()| write)
+            outcome.map(|()| landing)
         };
-        self.stage = Stage::Busy(self.shared.blocking.start(bytes, job).await?);
+        // Hashed in the turn of its writing: what waits for the disk uses no processor either.
+        let landing = blocking.start(bytes, landing).await?;
+        let hashing = blocking.beside(move || {
+            sum_up(&mut hasher, &hashed.parts);
+            hasher
+        });
+        self.stage = Stage::Busy(Batching { landing, hashing });
         Ok(())
     }
 
@@ -208,9 +224,10 @@ impl Sink {
     async fn settle(&mut self) -> Result<Box<OpenWrite>, ChunkError> {
         match std::mem::replace(&mut self.stage, Stage::Failed) {
             Stage::Idle(write) => Ok(write),
-            Stage::Busy(mut job) => {
+            Stage::Busy(Batching { mut landing, mut hashing }) => {
                 let failed = |error| self.shared.latch.write_failed("write chunk", self.chunk, error);
-                job.wait().await?.map_err(failed)
+                let landing = landing.wait().await?.map_err(failed)?;
+                OpenWrite::join(landing, hashing.wait().await?).map(Box::new).ok_or(ChunkError::Panicked)
             }
             Stage::Failed => Err(ChunkError::Panicked),
         }

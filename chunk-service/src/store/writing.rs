@@ -160,7 +160,7 @@ impl ChunkStore {
 
     async fn drain(&self, sink: Sink) -> Result<OpenWrite, ChunkError> {
         let (mut write, rest) = sink.stop().await?;
-        let chunk = write.binding.chunk;
+        let chunk = write.binding().chunk;
         let written = self.blocking.run(move || rest.append_to(&mut write).map(|()| write)).await?;
         written.map_err(|error| self.latch.write_failed("write chunk", chunk, error))
     }
@@ -195,7 +195,7 @@ impl ChunkStore {
             return self.complete_small(write, stated).await;
         }
         let (disk, latch) = (Arc::clone(&self.disk), self.latch.clone());
-        let (chunk, has_file) = (write.binding.chunk, write.has_file());
+        let (chunk, has_file) = (write.binding().chunk, write.has_file());
         let sums = self.blocking.run(move || end(disk.as_ref(), &latch, write, rest, stated)).await??;
         self.sync_folder().await?;
         if has_file {
@@ -288,7 +288,7 @@ fn end(
     rest: Rest,
     stated: Stated,
 ) -> Result<ChunkSums, ChunkError> {
-    let chunk = write.binding.chunk;
+    let chunk = write.binding().chunk;
     rest.append_to(&mut write).map_err(|error| latch.write_failed("write chunk", chunk, error))?;
     let (binding, target, sums) = write.finish();
     check(&sums, stated)?;
