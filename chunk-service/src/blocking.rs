@@ -6,11 +6,14 @@
 //! the chunk until the job has ended: it runs in a task that no client can cancel. A panic in a job is fatal (I19): what it
 //! guarded can no longer be trusted, so the service is asked to stop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use proto::traffic::TrafficClass;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::background::Background;
 use crate::error::ChunkError;
 use crate::fairness::{Account, Closed, Rules, Scheduler, Turn};
 
@@ -26,6 +29,8 @@ pub(crate) struct Blocking {
     scheduler: Scheduler,
     account: Account,
     broken: CancellationToken,
+    /// Where bronze's jobs run, if not where all others do.
+    background: Option<Arc<Background>>,
 }
 
 /// A job that is running.
@@ -65,7 +70,12 @@ impl Breath {
 impl Blocking {
     /// Jobs of the services' own, by these rules; a panic in one fires `broken`.
     pub(crate) fn new(rules: Rules, broken: CancellationToken) -> Self {
-        Self { scheduler: Scheduler::new(rules), account: Account::own(), broken }
+        Self { scheduler: Scheduler::new(rules), account: Account::own(), broken, background: None }
+    }
+
+    /// The same, with threads of their own for bronze's jobs.
+    pub(crate) fn with_background(self, background: Background) -> Self {
+        Self { background: Some(Arc::new(background)), ..self }
     }
 
     /// The same for jobs on this account.
@@ -84,6 +94,14 @@ impl Blocking {
     }
 
     fn spawn<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Job<T> {
+        let background = self.background.as_ref().filter(|_| self.account.class == TrafficClass::Bronze);
+        match background {
+            Some(background) => Job { handle: background.spawn(job), broken: self.broken.clone() },
+            None => self.spawn_urgent(job),
+        }
+    }
+
+    fn spawn_urgent<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Job<T> {
         Job { handle: tokio::task::spawn_blocking(job), broken: self.broken.clone() }
     }
 
@@ -128,7 +146,7 @@ impl Blocking {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ChunkError> {
         let mut turn = self.scheduler.turn(&self.account, true).await?;
-        let mut job = self.spawn(move || {
+        let mut job = self.spawn_urgent(move || {
             turn.begin(0);
             job()
         });
@@ -182,6 +200,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::background::NICENESS;
 
     #[tokio::test]
     async fn no_more_jobs_run_at_once_than_allowed() {
@@ -209,6 +228,18 @@ mod tests {
         assert!(!blocking.quiet_within(Duration::from_millis(1)).await);
         drop(hang);
         assert!(blocking.quiet_within(Duration::from_secs(60)).await);
+    }
+
+    #[tokio::test]
+    async fn bronze_s_jobs_are_nicer_but_for_those_that_others_may_be_waiting_for() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let bronze =
+            Blocking::new(Rules::new(2, true), CancellationToken::new()).with_background(Background::new().unwrap());
+        let gold = bronze.on_account(Account { class: TrafficClass::Gold, tenant: None });
+        let ours = niceness();
+        assert_eq!(bronze.run(niceness).await.unwrap(), (ours + NICENESS).min(19));
+        assert_eq!(bronze.run_urgent(niceness).await.unwrap(), ours);
+        assert_eq!(gold.run(niceness).await.unwrap(), ours);
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@
 //!
 //! [`start`] takes everything from outside and returns when the node is ready; [`Running`] is the handle to stop it.
 
+mod background;
 #[cfg(feature = "benching")]
 #[doc(hidden)]
 pub mod benching;

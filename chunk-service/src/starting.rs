@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::background::Background;
 use crate::blocking::Blocking;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::error::ChunkError;
 use crate::grpc::Handlers;
 use crate::heartbeat::{Beat, Heartbeat};
@@ -92,6 +93,15 @@ struct Opened {
     file: NodeFile,
 }
 
+fn blocking(config: &Config, tasks: &TaskGroup) -> Result<Blocking, ChunkError> {
+    let blocking = Blocking::new(config.tuning.rules(), tasks.broken_signal());
+    if config.tuning.scheduler == Mode::Off {
+        return Ok(blocking);
+    }
+    let background = Background::new().map_err(ChunkError::io("make threads for background work"))?;
+    Ok(blocking.with_background(background))
+}
+
 async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result<Running, ChunkError> {
     config.check()?;
     let address = listener.local_addr().map_err(ChunkError::io("ask for the listener's address"))?;
@@ -99,7 +109,7 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
     let tls = Tls::open(&config.tls, &config.network, Arc::clone(&deps.clock))?;
     let link = Arc::new(MetadataLink::new(&config.metadata, tls.dialer())?);
     let tasks = TaskGroup::new();
-    let blocking = Blocking::new(config.tuning.rules(), tasks.broken_signal());
+    let blocking = blocking(&config, &tasks)?;
     let Opened { lock, ground, file } = open(&config, &deps, &blocking).await?;
     let node = Arc::new(Node {
         id: file.node,

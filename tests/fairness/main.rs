@@ -1,9 +1,9 @@
 //! What tenants cost each other on one disk: a bronze one at full blast (puts and gets of 64 MiB) beside a gold one that
 //! reads and writes 4 KiB, with the chunk service's scheduler on and off.
 //!
-//! Real processes: a metadata service, a chunk service, and load generators with a lower priority for the processor, so
-//! that what is measured is the services and not who of all gets the processor. Each combination of loads runs for a while
-//! after a warm-up: gold alone, bronze alone, both.
+//! Real processes: a metadata service, a chunk service, and load generators. Those of bronze have a lower priority for the
+//! processor: clients have machines of their own, so what gold waits for must be the services and not bronze's clients.
+//! Each combination of loads runs for a while after a warm-up: gold alone, bronze alone, both.
 //!
 //! What bronze puts is deleted at once and collected after 45 s, so the disk needs some 20 GiB for the long form.
 //!

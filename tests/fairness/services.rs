@@ -15,8 +15,8 @@ use crate::load::Kind;
 
 /// No process takes longer to be ready, however busy the machine is.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// The load generators' lower priority.
-const NICENESS: &str = "10";
+/// What bronze's load generators leave the processor to everybody else by.
+const NICENESS: &str = "19";
 /// What is deleted goes soon, so that no disk is filled; and what the nodes say is fresh.
 const METADATA_FLAGS: [&str; 6] = [
     "--listen=127.0.0.1:0",
@@ -67,7 +67,7 @@ impl Services {
     pub(crate) fn load(&self, folder: &Path, kind: Kind, warm_up: Duration, lasts: Duration) -> Result<LoadProcess> {
         let program = std::env::current_exe().context("find this program")?;
         let mut command = Command::new("nice");
-        command.args(["-n", NICENESS]).arg(program);
+        command.args(["-n", if kind.tenant() == "bronze" { NICENESS } else { "0" }]).arg(program);
         command.args(["load", "--kind", kind.word(), "--endpoint", &self.endpoint]);
         let files: [(&str, OsString); 2] =
             [("--token-file", token_file(folder, kind.tenant()).into()), ("--scratch", folder.into())];

@@ -43,6 +43,8 @@ use crate::watch::{Gauge, Peaks, Usage};
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 /// How long honest clients run before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// The same in the long form, whose baseline is that of services whose caches honest clients have filled.
+const WARM_UP_LONG: Duration = Duration::from_secs(60);
 /// How long they are measured while nobody attacks.
 const BEFORE: Duration = Duration::from_secs(4);
 /// Descriptors of each service in the round in which they are few.
@@ -134,7 +136,7 @@ async fn round_in(run: &Run, folder: &Path, descriptors: Option<u32>, attacks: &
     let mut services = Services::start(setting).await?;
     let honest = Honest::start(|| services.client())?;
     let attacker = services.attacker(run.lasts(), run.long).await?;
-    sleep(WARM_UP).await;
+    sleep(if run.long { WARM_UP_LONG } else { WARM_UP }).await;
     let before = measure_honest(&honest, BEFORE).await?;
     let gauge = Gauge::new(&services);
     let baseline = gauge.read()?;

@@ -33,7 +33,7 @@ def main():
             # For whoever waits; the table comes at the end.
             print(f"measured: {name}, {time.monotonic() - began:.0f} s after the start", file=sys.stderr, flush=True)
             rows += found
-        print(markdown(rows, FOOTNOTES, head(form)))
+        print(markdown(rows, FOOTNOTES, head(form, flags.profile)))
     finally:
         stage.end()
 
@@ -42,17 +42,19 @@ def parsed():
     parser = argparse.ArgumentParser(prog="tests/peers/run", description="Measures this project against its peers.")
     parser.add_argument("form", choices=["short", "long"])
     parser.add_argument("--work", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--profile", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=pathlib.Path, help="on which disk; by default in the target folder")
     parser.add_argument("--only", action="append", choices=list(GROUPS), help="a group of rows; again for more")
     parser.add_argument("--times", type=int, help="measurements of each side")
     return parser.parse_args()
 
 
-def head(form):
+def head(form, profile):
     versions = [ours.version(), seaweed.version(), rclone.version(), *([garage.version()] if form.garage else [])]
     lines = [
         f"`tests/peers/run {form.name}`: {machine.description()}. {'; '.join(versions)}. Services, clients and peers "
-        f"on the same machine, over loopback, in turn; medians of {form.times}. Ours durable and verified in every row.",
+        f"on the same machine, over loopback, in turn; medians of {form.times}. Ours built with cargo's profile "
+        f"`{profile}`, durable and verified in every row.",
     ]
     if form.name == "short":
         lines.append("The short form shows that everything works; its sizes are too small for its figures to say much.")

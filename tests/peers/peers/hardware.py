@@ -11,6 +11,13 @@ def dd(source, target):
     return processes.run("dd", f"if={source}", f"of={target}", "bs=1M", "conv=fsync", "status=none").seconds
 
 
+def touch_memory(folder, bytes_):
+    """Has the system take so much memory from whoever lends it, by a file in memory that goes at once."""
+    file = folder / "touched"
+    processes.run("dd", "if=/dev/zero", f"of={file}", "bs=1M", f"count={bytes_ // 2**20}", "status=none")
+    file.unlink()
+
+
 def sha256_speed():
     """Bytes a second that one core hashes, in pieces of 64 KiB."""
     told = processes.run("openssl", "speed", "-seconds", "2", "-bytes", "65536", "-evp", "sha256").stdout

@@ -4,7 +4,7 @@ use proto::ids::{BlobId, BlockId};
 
 use super::*;
 use crate::store::disk::{Disk as _, FolderDisk};
-use crate::store::open_write::Target;
+use crate::store::open_write::{Target, sum_up};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -124,4 +124,17 @@ fn open_writes_are_bounded_in_all_and_for_each_tenant() {
     assert!(sessions.admit(&tenant("others")).is_ok());
     drop(photos);
     assert!(sessions.is_empty());
+}
+
+#[test]
+fn a_write_is_one_again_when_both_halves_took_the_same_bytes_and_only_then() {
+    let halves = || write_of(&Sessions::new(10, 10), 5).split();
+    let (landing, hasher) = halves();
+    assert_eq!(OpenWrite::join(landing, hasher).map(|write| write.received()), Some(5));
+    let (mut landing, mut hasher) = halves();
+    landing.land(&[b"more".as_slice().into()]).unwrap();
+    assert!(OpenWrite::join(landing, hasher.clone()).is_none());
+    sum_up(&mut hasher, &[b"more".as_slice().into()]);
+    let (landing, _) = halves();
+    assert!(OpenWrite::join(landing, hasher).is_none());
 }
