@@ -15,6 +15,11 @@ use proto::runtime::transport::{self, TransportLimits};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// The C library's keeps for good what bursts needed: 130 of 146 MiB after 256 readers that did not read.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Stores chunks of blobs as checksummed files, and serves them to whoever brings a capability.
 ///
 /// The folder STORAGE/chunks is made at the first start, when the node also joins the cluster of the metadata service
@@ -83,23 +88,23 @@ impl Flags {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// Threads for the disk end after this time without work. A burst needs many, and a quiet load would never let one of them
+/// rest for longer, since they take turns; a new one costs some 50 us.
+const THREADS_KEPT: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
     let flags = Flags::parse();
     telemetry::init(flags.log_format, "info");
-    match run(flags).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let told = writeln!(std::io::stderr(), "error: {error:#}");
-            // Where nobody reads, nobody can be told.
-            drop(told);
-            ExitCode::FAILURE
-        }
-    }
+    proto::runtime::process::prepare();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_keep_alive(THREADS_KEPT).build();
+    let ended = runtime.context("start the runtime").and_then(|runtime| runtime.block_on(run(flags)));
+    let Err(error) = ended else { return ExitCode::SUCCESS };
+    // Where nobody reads, nobody can be told.
+    drop(writeln!(std::io::stderr(), "error: {error:#}"));
+    ExitCode::FAILURE
 }
 
 async fn run(flags: Flags) -> anyhow::Result<()> {
-    proto::runtime::process::prepare();
     proto::runtime::process::outlive_hangups();
     let signalled = stop_signal()?;
     let address = flags.listen;

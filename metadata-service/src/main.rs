@@ -15,6 +15,11 @@ use proto::runtime::transport::{self, TransportLimits};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// The C library's keeps for good what bursts needed: 130 of 146 MiB after 256 readers that did not read.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The Coordinator of MiniTectonic-RS: tenants, names, blocks and placement.
 ///
 /// Keeps its rows in STORAGE/metadata, which it locks. The first start in an empty folder makes them, and writes

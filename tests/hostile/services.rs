@@ -20,8 +20,9 @@ const NICENESS: &str = "10";
 /// What is deleted goes soon, so that no disk is filled; an open write is not kept for as long as a run.
 const METADATA_FLAGS: [&str; 5] =
     ["--listen=127.0.0.1:0", "--sweep-interval=500ms", "--capability-life=5m", "--garbage-grace=6m", "--retention=0s"];
-/// As `deploy/systemd/mini-tectonic.env` has it.
-const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
+/// As `deploy/systemd/mini-tectonic.env` has them; each counts where its allocator does.
+const ALLOCATORS: [(&str, &str); 2] =
+    [("MALLOC_ARENA_MAX", "2"), ("_RJEM_MALLOC_CONF", "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0")];
 const CHUNK_FLAGS: [&str; 2] = ["--listen=127.0.0.1:0", "--write-session-kept=5s"];
 
 /// The limits that take time, and the one that takes a crowd.
@@ -102,7 +103,7 @@ pub(crate) struct Service {
 impl Service {
     async fn start(setting: Setting<'_>, name: &str, flags: Vec<OsString>) -> Result<Self> {
         let mut command = with_descriptors(setting.descriptors);
-        command.arg(setting.binaries.join(format!("{name}-service"))).args(flags).env(ARENAS.0, ARENAS.1);
+        command.arg(setting.binaries.join(format!("{name}-service"))).args(flags).envs(ALLOCATORS);
         let log = setting.folder.join(format!("{name}.log"));
         let log_file = std::fs::File::options().create(true).append(true).open(&log).context("open a log file")?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file).kill_on_drop(true);

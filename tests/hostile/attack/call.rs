@@ -140,6 +140,11 @@ impl Answer {
         }
     }
 
+    /// Whether it was turned away unheard: whoever asks without end uses up its own rate and places.
+    pub(crate) fn is_turned_away(&self) -> bool {
+        matches!(self.reason, Some(Reason::Overloaded | Reason::RateLimited))
+    }
+
     /// Refuses any answer but a refusal for one of these reasons.
     pub(crate) fn expect(&self, what: impl std::fmt::Debug, reasons: &[Reason]) -> Result<()> {
         ensure!(self.reason.is_some_and(|reason| reasons.contains(&reason)), "{what:?}: {self:?}, not {reasons:?}");

@@ -125,9 +125,9 @@ pub(super) async fn two_credentials(target: &Target) -> Result<String> {
     let metadata = Call::new(&target.metadata_channel(0)?, "/minitectonic.v1.MetadataService/GetBlob", &target.token);
     let chunks = Call::new(&target.chunk_channel(1)?, "/minitectonic.v1.ChunkService/GetChunk", &plan.capability);
     let ends = Instant::now() + target.lasts;
-    let mut times = 0;
-    while times == 0 || Instant::now() < ends {
-        for (call, message) in [(&metadata, &blob), (&chunks, &chunk)] {
+    let (mut times, mut turned_away) = ([0_u64; 2], 0);
+    while times.contains(&0) || Instant::now() < ends {
+        for (times, (call, message)) in times.iter_mut().zip([(&metadata, &blob), (&chunks, &chunk)]) {
             let (own, message) = (call.headers.clone(), prefixed(message));
             for other in
                 ["Bearer x".to_owned(), "Basic eDp5".to_owned(), own.iter().map(|(_, value)| &**value).collect()]
@@ -135,12 +135,17 @@ pub(super) async fn two_credentials(target: &Target) -> Result<String> {
                 let both = [own.clone(), vec![("authorization", other)]].concat();
                 for headers in [both.clone(), both.into_iter().rev().collect()] {
                     let answer = Call { headers, ..call.clone() }.send(message.clone()).await?;
+                    if answer.is_turned_away() {
+                        turned_away += 1;
+                        continue;
+                    }
                     let refused = [Reason::TokenInvalid, Reason::CapabilityInvalid, Reason::TokenMissing];
                     answer.expect(call.path, &refused)?;
-                    times += 1;
+                    *times += 1;
                 }
             }
         }
     }
-    Ok(format!("{times} calls, each refused with its reason"))
+    let times: u64 = times.iter().sum();
+    Ok(format!("{times} calls, each refused with its reason, and {turned_away} turned away"))
 }

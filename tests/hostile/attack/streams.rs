@@ -208,18 +208,25 @@ type Case = (&'static str, fn(&Plan) -> Vec<pb::WriteChunkRequest>, &'static [Re
 /// Runs cases until the time is over, each on an upload of its own.
 async fn each_refused(target: &Target, size: u64, cases: &[Case]) -> Result<String> {
     let ends = Instant::now() + target.lasts;
-    let mut refused = 0;
-    while refused == 0 || Instant::now() < ends {
-        try_join_all(cases.iter().enumerate().map(async |(number, (what, messages, reasons))| {
+    let (mut refused, mut turned_away) = (vec![0_u64; cases.len()], 0);
+    while refused.contains(&0) || Instant::now() < ends {
+        let heard = try_join_all(cases.iter().enumerate().map(async |(number, (what, messages, reasons))| {
             let plan = target.plan_write(size).await?;
             let channel = target.chunk_channel(number)?;
-            write(&channel, &plan, messages(&plan)).await.expect(what, reasons)?;
-            target.abort(&plan).await
+            let answer = write(&channel, &plan, messages(&plan)).await;
+            // What earlier ones have left open is kept for a while, and counts.
+            let heard = !answer.is_turned_away();
+            if heard {
+                answer.expect(what, reasons)?;
+            }
+            target.abort(&plan).await.map(|()| heard)
         }))
         .await?;
-        refused += cases.len();
+        refused.iter_mut().zip(&heard).for_each(|(count, heard)| *count += u64::from(*heard));
+        turned_away += heard.iter().filter(|heard| !**heard).count();
     }
-    Ok(format!("{refused} uploads, each refused with its reason"))
+    let refused: u64 = refused.iter().sum();
+    Ok(format!("{refused} uploads, each refused with its reason, and {turned_away} turned away"))
 }
 
 /// Three frames of a thousand bytes, and then whatever is done to them.
