@@ -21,12 +21,14 @@ pub(crate) const NICENESS: i32 = 10;
 pub(crate) struct Background(Option<Runtime>);
 
 impl Background {
-    /// A pool without threads yet.
+    /// A pool with one thread, which waits.
     ///
     /// # Errors
     /// When the system has nothing left for one.
     pub(crate) fn new() -> std::io::Result<Self> {
-        let runtime = Builder::new_current_thread()
+        // With a thread that is always there, one that cannot be started is waited for; without any it would be a panic.
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
             .thread_name("background")
             .thread_keep_alive(THREADS_KEPT)
             .on_thread_start(lower_priority)
@@ -52,8 +54,11 @@ impl Drop for Background {
     }
 }
 
+/// On Linux, where each thread has a priority of its own; elsewhere it would be the whole process's.
 fn lower_priority() {
-    if let Err(error) = rustix::process::nice(NICENESS) {
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::nice(NICENESS)
+    {
         tracing::warn!(%error, "background work has the priority of all other work");
     }
 }

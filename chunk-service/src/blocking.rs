@@ -118,9 +118,29 @@ impl Blocking {
         }))
     }
 
-    /// Starts a job that touches no disk and belongs to one that has its turn: it needs none.
-    pub(crate) fn beside<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Job<T> {
-        self.spawn(job)
+    /// Waits for a turn and starts two jobs in it, which run at the same time: one that reads or writes so many bytes, and
+    /// one that touches no disk. The turn ends with the later of them.
+    pub(crate) async fn start_both<T: Send + 'static, U: Send + 'static>(
+        &self,
+        bytes: u64,
+        job: impl FnOnce() -> T + Send + 'static,
+        beside: impl FnOnce() -> U + Send + 'static,
+    ) -> Result<(Job<T>, Job<U>), ChunkError> {
+        let mut turn = self.scheduler.turn(&self.account, false).await?;
+        turn.begin(bytes);
+        let turn = Arc::new(turn);
+        let shared = Arc::clone(&turn);
+        let job = self.spawn(move || {
+            let outcome = job();
+            drop(turn);
+            outcome
+        });
+        let beside = self.spawn(move || {
+            let outcome = beside();
+            drop(shared);
+            outcome
+        });
+        Ok((job, beside))
     }
 
     /// Starts a job that reads or writes so many bytes, and waits for its end.
@@ -230,6 +250,7 @@ mod tests {
         assert!(blocking.quiet_within(Duration::from_secs(60)).await);
     }
 
+    #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn bronze_s_jobs_are_nicer_but_for_those_that_others_may_be_waiting_for() {
         let niceness = || rustix::process::getpriority_process(None).unwrap();

@@ -97,8 +97,15 @@ fn main() -> ExitCode {
     telemetry::init(flags.log_format, "info");
     proto::runtime::process::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_keep_alive(THREADS_KEPT).build();
-    let ended = runtime.context("start the runtime").and_then(|runtime| runtime.block_on(run(flags)));
-    let Err(error) = ended else { return ExitCode::SUCCESS };
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&anyhow::Error::new(error).context("start the runtime")),
+    };
+    // Told before the runtime waits for its threads, one of which may hang on its disk.
+    runtime.block_on(run(flags)).map_or_else(|error| complain(&error), |()| ExitCode::SUCCESS)
+}
+
+fn complain(error: &anyhow::Error) -> ExitCode {
     // Where nobody reads, nobody can be told.
     drop(writeln!(std::io::stderr(), "error: {error:#}"));
     ExitCode::FAILURE

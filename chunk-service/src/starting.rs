@@ -93,8 +93,9 @@ struct Opened {
     file: NodeFile,
 }
 
-fn blocking(config: &Config, tasks: &TaskGroup) -> Result<Blocking, ChunkError> {
-    let blocking = Blocking::new(config.tuning.rules(), tasks.broken_signal());
+/// Gives bronze threads of its own, where classes are told apart. Not before everything is open: the journal's threads
+/// have the priority of whoever starts them, and gold waits for them.
+fn with_background(blocking: Blocking, config: &Config) -> Result<Blocking, ChunkError> {
     if config.tuning.scheduler == Mode::Off {
         return Ok(blocking);
     }
@@ -109,8 +110,9 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
     let tls = Tls::open(&config.tls, &config.network, Arc::clone(&deps.clock))?;
     let link = Arc::new(MetadataLink::new(&config.metadata, tls.dialer())?);
     let tasks = TaskGroup::new();
-    let blocking = blocking(&config, &tasks)?;
+    let blocking = Blocking::new(config.tuning.rules(), tasks.broken_signal());
     let Opened { lock, ground, file } = open(&config, &deps, &blocking).await?;
+    let blocking = with_background(blocking, &config)?;
     let node = Arc::new(Node {
         id: file.node,
         membership: MemberCell::default(),

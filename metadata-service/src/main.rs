@@ -15,7 +15,7 @@ use proto::runtime::transport::{self, TransportLimits};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The C library's keeps for good what bursts needed: 130 of 146 MiB after 256 readers that did not read.
+/// The C library's keeps what bursts needed, this one gives it back.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -3,7 +3,7 @@
 //!
 //! Small frames are gathered, so that a blocking thread is asked for a quarter of a mebibyte or more at a time. A stream
 //! holds at most two batches; what all streams hold together is bounded by one budget, which a batch gives back when it
-//! is written (I17). A small chunk that goes through the journal is no batch: its bytes are taken where they arrive, and
+//! is written and hashed (I17). A small chunk that goes through the journal is no batch: its bytes are taken where they arrive, and
 //! bounded by their size and by the number of open writes.
 //!
 //! A write that is not gold's syncs its file whenever so many bytes are unsynced. A file system that orders data before
@@ -205,12 +205,11 @@ impl Sink {
             drop(batch);
             outcome.map(|()| landing)
         };
-        // Hashed in the turn of its writing: what waits for the disk uses no processor either.
-        let landing = blocking.start(bytes, landing).await?;
-        let hashing = blocking.beside(move || {
+        let hashing = move || {
             sum_up(&mut hasher, &hashed.parts);
             hasher
-        });
+        };
+        let (landing, hashing) = blocking.start_both(bytes, landing, hashing).await?;
         self.stage = Stage::Busy(Batching { landing, hashing });
         Ok(())
     }
@@ -226,8 +225,9 @@ impl Sink {
             Stage::Idle(write) => Ok(write),
             Stage::Busy(Batching { mut landing, mut hashing }) => {
                 let failed = |error| self.shared.latch.write_failed("write chunk", self.chunk, error);
-                let landing = landing.wait().await?.map_err(failed)?;
-                OpenWrite::join(landing, hashing.wait().await?).map(Box::new).ok_or(ChunkError::Panicked)
+                // Both are over, and hold nothing any more, before anybody hears of either.
+                let (landing, hasher) = (landing.wait().await, hashing.wait().await);
+                OpenWrite::join(landing?.map_err(failed)?, hasher?).map(Box::new).ok_or(ChunkError::Panicked)
             }
             Stage::Failed => Err(ChunkError::Panicked),
         }

@@ -321,3 +321,26 @@ async fn reflection_lists_exactly_what_is_served_in_both_versions() {
     let answer = stream.message().await.unwrap().unwrap().message_response;
     assert!(matches!(answer, Some(v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_))));
 }
+
+/// The journal's threads were started by one that bronze's work runs on, and kept its low priority for good: each small
+/// write of gold waited for them behind all other work.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_journal_s_threads_have_the_priority_of_the_process() {
+    // By thread: name and niceness, the second and the nineteenth field of its line.
+    let threads = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let lines = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        let parsed = lines.filter_map(|line| {
+            let (name, rest) = line.split_once('(')?.1.rsplit_once(") ")?;
+            Some((name.to_owned(), rest.split(' ').nth(16)?.to_owned()))
+        });
+        parsed.collect::<Vec<_>>()
+    };
+    let ours = rustix::process::getpriority_process(None).unwrap().to_string();
+    let world = World::start().await;
+    world.put(b"bytes").await;
+    let journal = threads().into_iter().filter(|(name, _)| name.starts_with("chunk-"));
+    let journal: Vec<_> = journal.map(|(_, niceness)| niceness).collect();
+    assert!(journal.len() >= 2 && journal.iter().all(|niceness| *niceness == ours), "{journal:?}, not {ours}");
+}
