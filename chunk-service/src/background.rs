@@ -6,13 +6,11 @@
 //! processor, they have all of it. With two cores full of puts and gets of 64 MiB, the 99th percentile of gold's 4 KiB
 //! reads beside them went from 11 to 8 ms.
 
-use std::time::Duration;
-
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
-/// A thread ends after this time without work.
-const THREADS_KEPT: Duration = Duration::from_millis(100);
+use crate::config::DISK_THREADS_KEPT;
+
 /// By how much they are nicer than the rest: a tenth of its weight.
 pub(crate) const NICENESS: i32 = 10;
 
@@ -30,7 +28,7 @@ impl Background {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("background")
-            .thread_keep_alive(THREADS_KEPT)
+            .thread_keep_alive(DISK_THREADS_KEPT)
             .on_thread_start(lower_priority)
             .build()?;
         Ok(Self(Some(runtime)))

@@ -98,6 +98,10 @@ pub enum Mode {
     Off,
 }
 
+/// Threads for the disk should end after this time without work. A burst needs many, and a quiet load would never let one of
+/// them rest for longer, since they take turns; a new one costs some 50 us.
+pub const DISK_THREADS_KEPT: Duration = Duration::from_millis(100);
+
 /// Constants of the chunk service that operators and tests may set. Durations are written like `15s` or `1h`, sizes
 /// like `256KiB` or plain bytes.
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]

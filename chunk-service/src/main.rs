@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use chunk_service::config::DISK_THREADS_KEPT;
 use chunk_service::{ChunkError, Config, Deps, Running, Tuning};
 use clap::Parser;
 use proto::runtime::telemetry::{self, LogFormat};
@@ -88,15 +89,11 @@ impl Flags {
     }
 }
 
-/// Threads for the disk end after this time without work. A burst needs many, and a quiet load would never let one of them
-/// rest for longer, since they take turns; a new one costs some 50 us.
-const THREADS_KEPT: Duration = Duration::from_millis(100);
-
 fn main() -> ExitCode {
     let flags = Flags::parse();
     telemetry::init(flags.log_format, "info");
     proto::runtime::process::prepare();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_keep_alive(THREADS_KEPT).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_keep_alive(DISK_THREADS_KEPT).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return complain(&anyhow::Error::new(error).context("start the runtime")),

@@ -3,8 +3,8 @@
 //!
 //! Small frames are gathered, so that a blocking thread is asked for a quarter of a mebibyte or more at a time. A stream
 //! holds at most two batches; what all streams hold together is bounded by one budget, which a batch gives back when it
-//! is written and hashed (I17). A small chunk that goes through the journal is no batch: its bytes are taken where they arrive, and
-//! bounded by their size and by the number of open writes.
+//! is written and hashed (I17). A small chunk that goes through the journal is no batch: its bytes are taken where they
+//! arrive, and bounded by their size and by the number of open writes.
 //!
 //! A write that is not gold's syncs its file whenever so many bytes are unsynced. A file system that orders data before
 //! its journal (ext4) writes the pages of all files when any is synced: without that bound the sync of a small gold chunk
