@@ -1,32 +1,29 @@
 //! Threads for work that may take its time: bronze's, and what the service does of itself.
 //!
 //! The [scheduler](crate::fairness) shares out the disk, and this the processor: the threads have a lower priority than all
-//! others of the process, so that hashing and copying whole blobs for bronze takes from gold and silver little more than
-//! they leave. A thread can lower its priority but not raise it again, hence a pool of its own. When nobody else wants the
-//! processor, they have all of it. With two cores full of puts and gets of 64 MiB, the 99th percentile of gold's 4 KiB
-//! reads beside them went from 11 to 8 ms.
+//! others of the process, so that receiving, hashing and copying whole blobs for bronze takes from gold and silver little
+//! more than they leave. A thread can lower its priority but not raise it again, hence a runtime of its own, for jobs on the
+//! disk and for [connections](proto::runtime::transport::Lane). When nobody else wants the processor, they have all of it.
 
-use tokio::runtime::{Builder, Runtime};
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::config::DISK_THREADS_KEPT;
 
 /// By how much they are nicer than the rest: a tenth of its weight.
 pub(crate) const NICENESS: i32 = 10;
 
-/// The pool; threads start when there is work, and end soon when there is none.
+/// The runtime. Threads for jobs start when there is work, and end soon when there is none.
 #[derive(Debug)]
 pub(crate) struct Background(Option<Runtime>);
 
 impl Background {
-    /// A pool with one thread, which waits.
+    /// A runtime whose threads wait.
     ///
     /// # Errors
-    /// When the system has nothing left for one.
+    /// When the system has nothing left for them.
     pub(crate) fn new() -> std::io::Result<Self> {
-        // With a thread that is always there, one that cannot be started is waited for; without any it would be a panic.
         let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
+            .enable_all()
             .thread_name("background")
             .thread_keep_alive(DISK_THREADS_KEPT)
             .on_thread_start(lower_priority)
@@ -34,12 +31,9 @@ impl Background {
         Ok(Self(Some(runtime)))
     }
 
-    /// Runs a job on one of its threads.
-    pub(crate) fn spawn<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        match &self.0 {
-            Some(runtime) => runtime.spawn_blocking(job),
-            None => tokio::task::spawn_blocking(job),
-        }
+    /// For tasks and jobs; `None` when it has ended.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        self.0.as_ref().map(|runtime| runtime.handle().clone())
     }
 }
 

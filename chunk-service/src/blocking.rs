@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::traffic::TrafficClass;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +30,15 @@ pub(crate) struct Blocking {
     scheduler: Scheduler,
     account: Account,
     broken: CancellationToken,
-    /// Where bronze's jobs run, if not where all others do.
-    background: Option<Arc<Background>>,
+    /// Where bronze's jobs run and where all others do, if these are two.
+    threads: Option<Threads>,
+}
+
+/// Who asks for a job may run on bronze's threads itself, so both are named.
+#[derive(Debug, Clone)]
+struct Threads {
+    front: Handle,
+    background: Arc<Background>,
 }
 
 /// A job that is running.
@@ -70,12 +78,17 @@ impl Breath {
 impl Blocking {
     /// Jobs of the services' own, by these rules; a panic in one fires `broken`.
     pub(crate) fn new(rules: Rules, broken: CancellationToken) -> Self {
-        Self { scheduler: Scheduler::new(rules), account: Account::own(), broken, background: None }
+        Self { scheduler: Scheduler::new(rules), account: Account::own(), broken, threads: None }
     }
 
-    /// The same, with threads of their own for bronze's jobs.
+    /// The same, with threads of their own for bronze's jobs. Those of others run where this is called.
     pub(crate) fn with_background(self, background: Background) -> Self {
-        Self { background: Some(Arc::new(background)), ..self }
+        Self { threads: Some(Threads { front: Handle::current(), background: Arc::new(background) }), ..self }
+    }
+
+    /// Where all of bronze's work is done, if not where all others' is.
+    pub(crate) fn background(&self) -> Option<Handle> {
+        self.threads.as_ref().and_then(|threads| threads.background.handle())
     }
 
     /// The same for jobs on this account.
@@ -94,15 +107,18 @@ impl Blocking {
     }
 
     fn spawn<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Job<T> {
-        let background = self.background.as_ref().filter(|_| self.account.class == TrafficClass::Bronze);
-        match background {
-            Some(background) => Job { handle: background.spawn(job), broken: self.broken.clone() },
+        match self.background().filter(|_| self.account.class == TrafficClass::Bronze) {
+            Some(background) => Job { handle: background.spawn_blocking(job), broken: self.broken.clone() },
             None => self.spawn_urgent(job),
         }
     }
 
     fn spawn_urgent<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Job<T> {
-        Job { handle: tokio::task::spawn_blocking(job), broken: self.broken.clone() }
+        let handle = match &self.threads {
+            Some(threads) => threads.front.spawn_blocking(job),
+            None => tokio::task::spawn_blocking(job),
+        };
+        Job { handle, broken: self.broken.clone() }
     }
 
     /// Waits for a turn and starts a job that reads or writes so many bytes.
@@ -261,6 +277,11 @@ mod tests {
         assert_eq!(bronze.run(niceness).await.unwrap(), (ours + NICENESS).min(19));
         assert_eq!(bronze.run_urgent(niceness).await.unwrap(), ours);
         assert_eq!(gold.run(niceness).await.unwrap(), ours);
+        // Whoever asks may be served by bronze's threads.
+        let from_there = bronze.background().unwrap().spawn(async move {
+            [bronze.run_urgent(niceness).await.unwrap(), gold.run(niceness).await.unwrap(), niceness()]
+        });
+        assert_eq!(from_there.await.unwrap(), [ours, ours, (ours + NICENESS).min(19)]);
     }
 
     #[tokio::test]

@@ -125,7 +125,8 @@ async fn make_ready(config: Config, listener: TcpListener, deps: Deps) -> Result
         front: Front { gate: Gate::new(config.transport.clone()), tls: Arc::clone(&tls), exposed },
     });
     let gate = Arc::clone(&node.front.gate);
-    let door = Door { listener, gate: Arc::clone(&gate), tls: Arc::clone(&tls), drain: config.drain };
+    let (tls_of_door, background) = (Arc::clone(&tls), node.store.blocking().background());
+    let door = Door { listener, gate: Arc::clone(&gate), tls: tls_of_door, background, drain: config.drain };
     let (health, server) = listen(&node, door).await?;
     let presence = presence(&config, &node, address);
     let endpoint = presence.endpoint.clone();
@@ -213,13 +214,7 @@ async fn listen(node: &Arc<Node>, door: Door) -> Result<(Health, Server), ChunkE
     let (stopped, end) = (stop.clone(), ended.clone().drop_guard());
     let task = node.tasks.spawn_critical("server", async move {
         let _end = end;
-        match transport::serve(router, door, stopped).await {
-            Ok(drained) => drained,
-            Err(error) => {
-                tracing::error!(error = %proto::status::chain(&error), "the server ended");
-                false
-            }
-        }
+        transport::serve(router, door, stopped).await
     });
     let guards = Guards::new(&stop, &node.tasks);
     Ok((health, Server { task, stop, ended, guards }))

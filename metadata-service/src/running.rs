@@ -73,7 +73,7 @@ pub struct Running {
 }
 
 /// How the server ended, once it has.
-type Served = tokio::sync::watch::Receiver<Option<Result<bool, String>>>;
+type Served = tokio::sync::watch::Receiver<Option<bool>>;
 
 /// Starts a service on the listener; returns when it is ready.
 ///
@@ -154,7 +154,8 @@ async fn start_on(
     let (health, router) = router(&service).await?;
     let stop_serving = CancellationToken::new();
     let Front { gate, tls, .. } = front;
-    let door = Door { listener, gate: Arc::clone(&gate), tls: Arc::clone(&tls), drain: config.drain };
+    let (gate_of_door, tls_of_door) = (Arc::clone(&gate), Arc::clone(&tls));
+    let door = Door { listener, gate: gate_of_door, tls: tls_of_door, background: None, drain: config.drain };
     tasks.spawn("certificates", Arc::clone(&tls).follow(tls::POLL, tasks.stop_signal()));
     let served = serve(&tasks, router, door, stop_serving.clone());
     workers::start(&tasks, &service, &deps.entropy);
@@ -180,8 +181,7 @@ async fn router(service: &Service) -> Result<(Health, Router), StartError> {
 fn serve(tasks: &TaskGroup, router: Router, door: Door, stop: CancellationToken) -> Served {
     let (ended, served) = tokio::sync::watch::channel(None);
     tasks.spawn_critical("server", async move {
-        let outcome = transport::serve(router, door, stop).await;
-        ended.send_replace(Some(outcome.map_err(|error| proto::status::chain(&error))));
+        ended.send_replace(Some(transport::serve(router, door, stop).await));
     });
     served
 }
@@ -262,10 +262,7 @@ impl Running {
         let broken = self.tasks.broken_signal();
         tokio::select! {
             () = broken.cancelled() => "a critical task of the metadata service panicked".to_owned(),
-            ended = served.wait_for(Option::is_some) => match ended.as_deref() {
-                Ok(Some(Err(error))) => format!("the metadata service's server failed: {error}"),
-                Ok(_) | Err(_) => "the metadata service's server ended".to_owned(),
-            },
+            _ended = served.wait_for(Option::is_some) => "the metadata service's server ended".to_owned(),
         }
     }
 
@@ -274,7 +271,7 @@ impl Running {
         let Self { drain, engine, lock, health, tasks, stop_serving, mut served, .. } = self;
         health.not_serving().await;
         stop_serving.cancel();
-        let drained = matches!(served.wait_for(Option::is_some).await.as_deref(), Ok(Some(Ok(true))));
+        let drained = matches!(served.wait_for(Option::is_some).await.as_deref(), Ok(Some(true)));
         let ended = tasks.shutdown(drain).await;
         engine.close().await;
         drop(lock);

@@ -5,69 +5,42 @@ mod accept;
 mod admission;
 mod chatter;
 mod connection;
+mod deadline;
+mod lane;
 mod limits;
 mod request;
 mod rest;
+mod serving;
 mod untaken;
 mod watches;
 mod wire;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::http;
-use tonic::transport::Server;
 use tonic::{Code, Status};
-use tower::layer::util::{Identity, Stack};
-use tower::util::{MapRequestLayer, MapResponseLayer};
 
 pub use self::admission::{ConnectionCounts, Gate};
+pub use self::lane::Lane;
 pub use self::limits::TransportLimits;
-use self::untaken::AnswerLayer;
+pub use self::serving::{Door, serve};
 pub use self::untaken::UntilSent;
-use self::watches::WatchLayer;
 pub use self::wire::ClientCertificate;
 use crate::error::{Classify, Details, Reason};
-use crate::limits::{
-    HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_FRAME_BYTES, HTTP2_HEADER_LIST_BYTES, HTTP2_KEEPALIVE_INTERVAL,
-    HTTP2_KEEPALIVE_TIMEOUT, HTTP2_LOCAL_RESETS_MAX, HTTP2_PENDING_RESETS_MAX, HTTP2_STREAM_WINDOW_BYTES,
-    HTTP2_STREAMS_PER_CONNECTION, SMALL_REQUEST_BYTES_MAX,
-};
-use crate::runtime::tls::Tls;
+use crate::limits::SMALL_REQUEST_BYTES_MAX;
 use crate::status::to_status;
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
-type Explain = Stack<MapResponseLayer<fn(Response) -> Response>, Identity>;
-type Receive = Stack<MapRequestLayer<fn(Request) -> Request>, Explain>;
-type Bounded = Stack<WatchLayer, Receive>;
-type Layers = Stack<AnswerLayer, Bounded>;
-/// A server with services on it.
-pub type Router = tonic::transport::server::Router<Layers>;
+/// Services, to be served with our limits on them.
+pub type Router = tonic::service::Routes;
 
-/// A server with our limits on it. tonic's own defaults leave streams and resets without a bound.
-pub fn server() -> Server<Layers> {
-    let explain: fn(Response) -> Response = with_reason;
-    let receive: fn(Request) -> Request = request::receive;
-    Server::builder()
-        .layer(MapResponseLayer::new(explain))
-        .layer(MapRequestLayer::new(receive))
-        .layer(WatchLayer)
-        .layer(AnswerLayer)
-        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
-        .max_frame_size(HTTP2_FRAME_BYTES)
-        .max_concurrent_streams(HTTP2_STREAMS_PER_CONNECTION)
-        .http2_max_header_list_size(HTTP2_HEADER_LIST_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(HTTP2_PENDING_RESETS_MAX))
-        .http2_max_local_error_reset_streams(Some(HTTP2_LOCAL_RESETS_MAX))
-        .http2_keepalive_interval(Some(HTTP2_KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE_TIMEOUT))
+/// No service yet.
+pub fn server() -> Router {
+    Router::default()
 }
 
 /// A request that tonic refused before any code of ours saw it.
@@ -99,40 +72,6 @@ fn with_reason(response: Response) -> Response {
 /// As the system says, for example that the address is in use.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
-}
-
-/// Where a server meets its clients.
-#[derive(Debug)]
-pub struct Door {
-    /// Where they come in.
-    pub listener: TcpListener,
-    /// Who may.
-    pub gate: Arc<Gate>,
-    /// How they are greeted.
-    pub tls: Arc<Tls>,
-    /// How long calls may go on after the stop signal.
-    pub drain: Duration,
-}
-
-/// Serves whom the gate lets in until `stop` fires, then lets calls finish for at most the drain. Returns whether all of
-/// them did. A connection without a request does not hold up the stop.
-///
-/// # Errors
-/// When the transport fails.
-pub async fn serve(router: Router, door: Door, stop: CancellationToken) -> Result<bool, tonic::transport::Error> {
-    let Door { listener, gate, tls, drain } = door;
-    let incoming = accept::incoming(listener, gate, tls, stop.clone());
-    let stopped = stop.clone();
-    let serving = router.serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await });
-    // The server's own graceful shutdown waits for ever for a client that keeps a stream open.
-    let cut = async {
-        stop.cancelled().await;
-        tokio::time::sleep(drain).await;
-    };
-    tokio::select! {
-        result = serving => result.map(|()| true),
-        () = cut => Ok(false),
-    }
 }
 
 /// Both versions of the reflection service, which list themselves and each other.

@@ -13,7 +13,7 @@ use tonic::{Request, Response};
 
 use super::convert;
 use super::credential::bearer;
-use super::handlers::Handlers;
+use super::handlers::{Handlers, carry};
 use crate::error::ChunkError;
 use crate::node::{ReadGrant, WriteGrant};
 use crate::store::reading::Range;
@@ -67,9 +67,13 @@ impl Handlers {
         request: Request<pb::WriteChunksRequest>,
     ) -> Result<pb::WriteChunksResponse, ChunkError> {
         let of_the_call = of_the_call(&request)?;
-        let items = request.into_inner().chunks;
+        let (_metadata, extensions, request) = request.into_parts();
+        let items = request.chunks;
         let own: Vec<_> = items.iter().map(|item| item.capability.as_str()).collect();
-        let grants = grants(&own, of_the_call.as_deref(), |credential| self.node.admit_write(credential))?;
+        let admit = |credential: Option<&str>| {
+            self.node.admit_write(credential).inspect(|grant| carry(&extensions, grant.class))
+        };
+        let grants = grants(&own, of_the_call.as_deref(), admit)?;
         let written = grants.into_iter().zip(items).map(|(grant, item)| self.write_item(grant, item));
         let outcomes: Vec<_> = stream::iter(written).buffered(UNDER_WAY).collect().await;
         let result = |outcome: Result<pb::WriteChunkResponse, ChunkError>| {
@@ -97,7 +101,10 @@ impl Handlers {
         request: Request<pb::ReadChunksRequest>,
     ) -> Result<Response<pb::ReadChunksResponse>, ChunkError> {
         let of_the_call = of_the_call(&request)?;
-        let grants = self.admit_all(&request.into_inner().chunks, of_the_call.as_deref())?;
+        let grants = self.admit_all(&request.get_ref().chunks, of_the_call.as_deref())?;
+        for grant in grants.iter().flatten() {
+            carry(request.extensions(), grant.account.class);
+        }
         let held = grants.iter().flatten().map(|grant| grant.claims.size_bytes).sum();
         // One place for all: they are one answer, of the tenant that the first is of.
         let first = grants.iter().flatten().next();

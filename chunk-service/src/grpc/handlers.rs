@@ -6,10 +6,12 @@ use proto::failpoint;
 use proto::limits::CHUNK_MESSAGE_BYTES_MAX;
 use proto::pb;
 use proto::pb::chunk_service_server::{ChunkService, ChunkServiceServer};
+use proto::runtime::transport::Lane;
 use proto::status::to_status;
+use proto::traffic::TrafficClass;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::convert;
 use super::credential::bearer;
@@ -44,6 +46,13 @@ fn place(places: &Arc<Semaphore>, of_what: &'static str) -> Result<OwnedSemaphor
     Arc::clone(places).try_acquire_owned().map_err(|_none_free| ChunkError::Overloaded(of_what))
 }
 
+/// Lets a call's connection know how urgent what it carries is.
+pub(super) fn carry(extensions: &Extensions, class: TrafficClass) {
+    if let Some(lane) = extensions.get::<Lane>() {
+        lane.carry(class);
+    }
+}
+
 impl Handlers {
     /// The service, with its limits on it, ready to be added to a server.
     pub(crate) fn into_server(node: Arc<Node>) -> ChunkServiceServer<Self> {
@@ -68,6 +77,7 @@ impl Handlers {
         request: Request<Streaming<pb::WriteChunkRequest>>,
     ) -> Result<pb::WriteChunkResponse, ChunkError> {
         let grant = self.node.admit_write(bearer(request.metadata())?)?;
+        carry(request.extensions(), grant.class);
         self.write_from(grant, convert::Frames::new(request.into_inner())).await
     }
 
@@ -109,6 +119,7 @@ impl Handlers {
     async fn read(&self, request: Request<pb::ReadChunkRequest>) -> Result<ReadStream, ChunkError> {
         let grant = self.node.admit_read(bearer(request.metadata())?)?;
         convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
+        carry(request.extensions(), grant.account.class);
         let pacer = self.node.paces.read(grant.account.tenant.as_ref(), grant.pace)?;
         let (range, frame_bytes) = (convert::range(request.get_ref()), self.node.tuning.read_frame_size);
         let left = grant.claims.size_bytes.saturating_sub(range.offset);

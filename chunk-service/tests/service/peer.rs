@@ -104,8 +104,8 @@ impl Peer {
         tasks.spawn("peer", async move {
             let gate = Gate::new(TransportLimits::default());
             let tls = Tls::off(Arc::new(SystemClock));
-            let door = Door { listener, gate, tls, drain: std::time::Duration::ZERO };
-            transport::serve(router, door, stopped).await.unwrap();
+            let door = Door { listener, gate, tls, background: None, drain: std::time::Duration::ZERO };
+            transport::serve(router, door, stopped).await;
         });
         Listening { address, stop, tasks }
     }

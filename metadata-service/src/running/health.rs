@@ -87,7 +87,8 @@ mod tests {
         let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let router = transport::server().add_service(server);
         let tls = Tls::off(Arc::new(ManualClock::at(1)));
-        let door = Door { listener, gate: Gate::new(TransportLimits::default()), tls, drain: Duration::from_secs(1) };
+        let gate = Gate::new(TransportLimits::default());
+        let door = Door { listener, gate, tls, background: None, drain: Duration::from_secs(1) };
         tasks.spawn("server", transport::serve(router, door, stop.clone()));
         let client = HealthClient::new(endpoint.connect_lazy());
         let ask = async |service: &str| {

@@ -2,14 +2,11 @@
 //! descriptors: what the system cannot hand out now it may a moment later, so a failure is followed by a pause that
 //! doubles, and never by the end of the loop.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
-use futures_util::stream::unfold;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -23,26 +20,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What can happen a thousand times a second is logged once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The connections of a listener, which is closed when this is dropped. `stop` ends those that are still silent.
-pub(super) fn incoming(
-    listener: TcpListener,
-    gate: Arc<Gate>,
-    tls: Arc<Tls>,
-    stop: CancellationToken,
-) -> impl Stream<Item = Result<Connection, Infallible>> + Send {
-    let acceptor = Acceptor {
-        listener,
-        gate,
-        tls,
-        stop,
-        pause: FIRST_PAUSE,
-        refusals: Rarely::default(),
-        failures: Rarely::default(),
-    };
-    unfold(acceptor, async |mut acceptor| Some((Ok(acceptor.next().await), acceptor)))
-}
-
-struct Acceptor {
+/// A listener that is closed when this is dropped.
+pub(super) struct Acceptor {
     listener: TcpListener,
     gate: Arc<Gate>,
     tls: Arc<Tls>,
@@ -53,7 +32,14 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn next(&mut self) -> Connection {
+    /// `stop` ends those connections that are still silent.
+    pub(super) fn new(listener: TcpListener, gate: Arc<Gate>, tls: Arc<Tls>, stop: CancellationToken) -> Self {
+        let (refusals, failures) = (Rarely::default(), Rarely::default());
+        Self { listener, gate, tls, stop, pause: FIRST_PAUSE, refusals, failures }
+    }
+
+    /// The next connection that is let in. No connection is lost when this is dropped.
+    pub(super) async fn next(&mut self) -> Connection {
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {

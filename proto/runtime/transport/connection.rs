@@ -114,6 +114,11 @@ impl Connection {
         Self { wire, info, watch: Watch::Waiting(overdue), chatter: Chatter::default(), patrol, _place: place }
     }
 
+    /// For the requests that come on it.
+    pub(super) fn info(&self) -> ConnectionInfo {
+        self.info.clone()
+    }
+
     /// Fails when the first request is overdue, or the client does not take an answer.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.patrol.poll(cx).is_ready() {
@@ -142,14 +147,6 @@ impl Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("info", &self.info).finish_non_exhaustive()
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ConnectionInfo;
-
-    fn connect_info(&self) -> ConnectionInfo {
-        self.info.clone()
     }
 }
 

@@ -3,6 +3,7 @@
 mod answers;
 mod connections;
 mod http2;
+mod lanes;
 pub(super) mod raw;
 mod requests;
 mod tls;
@@ -14,7 +15,12 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
 use super::*;
+use crate::runtime::tls::Tls;
 use crate::runtime::{SystemClock, TaskGroup};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -25,7 +31,7 @@ struct Served {
     address: SocketAddr,
     gate: Arc<Gate>,
     stop: CancellationToken,
-    serving: tokio::task::JoinHandle<Option<Result<bool, tonic::transport::Error>>>,
+    serving: tokio::task::JoinHandle<Option<bool>>,
     _stops: tokio_util::sync::DropGuard,
 }
 
@@ -51,10 +57,14 @@ async fn serve_as(limits: TransportLimits, tls: Arc<Tls>) -> Served {
     serve_router(server().add_service(health), limits, tls).await
 }
 
-async fn serve_router(router: Router, limits: TransportLimits, tls: Arc<Tls>) -> Served {
+async fn door(limits: TransportLimits, tls: Arc<Tls>, drain: Duration) -> Door {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-    let (address, gate, stop) = (listener.local_addr().unwrap(), Gate::new(limits), CancellationToken::new());
-    let door = Door { listener, gate: Arc::clone(&gate), tls, drain: DAY };
+    Door { listener, gate: Gate::new(limits), tls, background: None, drain }
+}
+
+async fn serve_router(router: Router, limits: TransportLimits, tls: Arc<Tls>) -> Served {
+    let (door, stop) = (door(limits, tls, DAY).await, CancellationToken::new());
+    let (address, gate) = (door.listener.local_addr().unwrap(), Arc::clone(&door.gate));
     let serving = TaskGroup::new().spawn("server", serve(router, door, stop.clone()));
     let _stops = stop.clone().drop_guard();
     Served { address, gate, stop, serving, _stops }

@@ -161,7 +161,7 @@ impl Patrol {
 
 /// Puts [`Watched`] around a service.
 #[derive(Debug, Clone, Copy)]
-pub struct AnswerLayer;
+pub(super) struct AnswerLayer;
 
 impl<S> Layer<S> for AnswerLayer {
     type Service = Watched<S>;
@@ -173,7 +173,7 @@ impl<S> Layer<S> for AnswerLayer {
 
 /// Lets each connection know the answers of the service within.
 #[derive(Debug, Clone)]
-pub struct Watched<S>(S);
+pub(super) struct Watched<S>(S);
 
 impl<S> Service<Request> for Watched<S>
 where

@@ -34,7 +34,7 @@ const WATCHES: [&str; 3] = [
 
 /// Puts [`Watches`] around a service.
 #[derive(Debug, Clone, Copy)]
-pub struct WatchLayer;
+pub(super) struct WatchLayer;
 
 impl<S> Layer<S> for WatchLayer {
     type Service = Watches<S>;
@@ -46,7 +46,7 @@ impl<S> Layer<S> for WatchLayer {
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub struct Watches<S>(S);
+pub(super) struct Watches<S>(S);
 
 impl<S> Service<Request> for Watches<S>
 where

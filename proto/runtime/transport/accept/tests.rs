@@ -1,8 +1,7 @@
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::process::Command;
 use std::task::Poll;
 
-use futures_util::StreamExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::advance;
 
@@ -33,13 +32,14 @@ async fn run_out_of_descriptors() {
     let gate = Gate::new(TransportLimits::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut connections =
-        Box::pin(incoming(listener, Arc::clone(&gate), Tls::off(Arc::new(SystemClock)), CancellationToken::new()));
+    let tls = Tls::off(Arc::new(SystemClock));
+    let mut acceptor = Acceptor::new(listener, Arc::clone(&gate), tls, CancellationToken::new());
+    let mut connection = Box::pin(acceptor.next());
     let _waits = std::net::TcpStream::connect(address).unwrap();
     let sound = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..sound }).unwrap();
     for _millisecond in 0..10_000 {
-        let poll_once = poll_fn(|cx| Poll::Ready(connections.poll_next_unpin(cx)));
+        let poll_once = poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx)));
         assert!(poll_once.await.is_pending());
         advance(Duration::from_millis(1)).await;
     }
@@ -49,7 +49,7 @@ async fn run_out_of_descriptors() {
     // would be thousands.
     assert_eq!(tries, 17);
     advance(LONGEST_PAUSE).await;
-    assert!(connections.next().await.is_some());
+    drop(connection.await);
     let counts = gate.counts();
     assert_eq!((counts.accepted, counts.accept_errors), (1, 17));
 }

@@ -111,7 +111,7 @@ async fn connections_in_their_handshake_count_among_those_of_their_address_and_d
     assert!(answers(&site, &served).await);
     served.stop.cancel();
     let ended = tokio::time::timeout(DEADLINE, served.serving).await.unwrap();
-    assert!(matches!(ended, Ok(Some(Ok(true)))));
+    assert!(matches!(ended, Ok(Some(true))));
 }
 
 #[tokio::test]
