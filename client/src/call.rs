@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use crate::channel::Peer;
 use crate::client::Client;
 use crate::error::{Call, Error};
+use crate::gather::{Carrier, Gatherer};
 use crate::retry::Budget;
 
 /// The value of `authorization` for a credential; `None` when it holds what a header cannot.
@@ -74,6 +75,20 @@ impl Client {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         self.repeated(operation, message, |request| method(self.peers().metadata().metadata_client(), request)).await
+    }
+
+    /// As [`Client::metadata`], for a call that may travel with others of its kind.
+    pub(crate) async fn gathered<C: Carrier>(
+        &self,
+        operation: impl Into<String>,
+        message: C::Item,
+        gatherer: &Gatherer<C>,
+        carrier: impl Fn(Self) -> C,
+    ) -> Result<C::Answer, Error> {
+        let ask = |message: Request<C::Item>| async {
+            gatherer.ask(carrier(self.clone()), message.into_inner()).await.map(Response::new)
+        };
+        self.repeated(operation, message, ask).await
     }
 
     /// As [`Client::metadata`], for any service at the metadata service's endpoint.

@@ -15,6 +15,7 @@ use proto::tls::exposure::may_send_secrets;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::{Call, Error, Service};
+use crate::gather::{Gatherer, Reads, Writes};
 
 /// One HTTP/2 connection is served by one task on each side; a few carry bulk better than one.
 const CONNECTIONS_PER_NODE: usize = 4;
@@ -34,6 +35,9 @@ pub(crate) struct Peer {
     dialer: Dialer,
     connections: Vec<OnceLock<Channel>>,
     next: AtomicUsize,
+    /// Where calls to a node about small chunks meet.
+    pub(crate) writes: Gatherer<Writes>,
+    pub(crate) reads: Gatherer<Reads>,
     /// It has answered before, so a failure is more likely a restart than a wrong address.
     answered: AtomicBool,
 }
@@ -65,6 +69,8 @@ impl Peer {
             dialer: dialing.dialer.clone(),
             connections: std::iter::repeat_with(OnceLock::new).take(connections).collect(),
             next: AtomicUsize::new(0),
+            writes: Gatherer::default(),
+            reads: Gatherer::default(),
             answered: AtomicBool::new(false),
         })
     }

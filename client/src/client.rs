@@ -16,6 +16,7 @@ use crate::channel::{Dialing, Peers};
 use crate::config::ClientConfig;
 use crate::endpoint;
 use crate::error::Error;
+use crate::gather::{Commits, Gatherer, Layouts, Starts};
 use crate::pages::entries;
 
 /// Stores and reads blobs, and manages tenants. Cheap to clone; clones share connections. Belongs to the tokio runtime of
@@ -28,8 +29,17 @@ struct Shared {
     config: ClientConfig,
     authorization: Option<MetadataValue<Ascii>>,
     peers: Peers,
+    gatherers: Gatherers,
     /// What goes on after its caller has gone: giving uploads up.
     farewells: TaskTracker,
+}
+
+/// Where calls to the metadata service about small blobs meet.
+#[derive(Debug, Default)]
+pub(crate) struct Gatherers {
+    pub(crate) starts: Gatherer<Starts>,
+    pub(crate) commits: Gatherer<Commits>,
+    pub(crate) layouts: Gatherer<Layouts>,
 }
 
 impl Client {
@@ -53,7 +63,13 @@ impl Client {
         let dialing = Dialing { dialer: Dialer::new(trust), timeout, insecure_plaintext };
         let peers = Peers::new(&config.endpoint, dialing)
             .map_err(|error| Error::Invalid { what: "endpoint", problem: error.to_string() })?;
-        Ok(Self(Arc::new(Shared { config, authorization, peers, farewells: TaskTracker::new() })))
+        Ok(Self(Arc::new(Shared {
+            config,
+            authorization,
+            peers,
+            gatherers: Gatherers::default(),
+            farewells: TaskTracker::new(),
+        })))
     }
 
     /// The metadata service's endpoint in its one form, for example `http://127.0.0.1:50051`.
@@ -116,6 +132,10 @@ impl Client {
 
     pub(crate) fn peers(&self) -> &Peers {
         &self.0.peers
+    }
+
+    pub(crate) fn gatherers(&self) -> &Gatherers {
+        &self.0.gatherers
     }
 
     pub(crate) fn authorization(&self) -> Option<&MetadataValue<Ascii>> {

@@ -278,9 +278,8 @@ impl Error {
     /// Reads what came in place of an answer.
     pub(crate) fn from_call(call: &Call, status: Status) -> Self {
         let call = Box::new(call.clone());
-        let answer = from_status(&status);
-        if answer.reason.is_some() || (status.source().is_none() && !is_transport_code(answer.code)) {
-            return Self::Refused { call, answer: Box::new(answer) };
+        if is_answer(&status) {
+            return Self::Refused { call, answer: Box::new(from_status(&status)) };
         }
         let source = Box::new(status);
         if cause::<tonic::ConnectError>(source.as_ref()).is_some() || wanted_tls(&source) {
@@ -318,6 +317,11 @@ const USE_HTTPS: &str =
 const START_IT: &str = "is the service running? start it with `mini-tectonic-rs serve`";
 const REPORT_DAMAGE: &str = "tell the operator: stored bytes are gone or damaged, and no good copy was found";
 const FREE_QUOTA: &str = "delete blobs, or ask the operator for a larger quota";
+
+/// Whether the service said this, and not the way to it.
+pub(crate) fn is_answer(status: &Status) -> bool {
+    from_status(status).reason.is_some() || (status.source().is_none() && !is_transport_code(status.code()))
+}
 
 /// Codes that tonic and proxies make up when a connection or a stream ends without an answer.
 fn is_transport_code(code: Code) -> bool {

@@ -45,6 +45,7 @@ mod config;
 mod download;
 mod endpoint;
 mod error;
+mod gather;
 mod operator;
 mod pages;
 mod progress;

@@ -14,6 +14,7 @@ use super::ByteRange;
 use crate::blob::Blob;
 use crate::client::Client;
 use crate::error::Error;
+use crate::gather::Layouts;
 
 /// A sealed block, as the metadata holds it.
 #[derive(Debug, Clone)]
@@ -67,6 +68,11 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// Where it is, if that is known.
+    pub(super) fn first_copy(&self) -> Option<&pb::ChunkLocation> {
+        self.block.copies.first().filter(|chunk| !chunk.endpoint.is_empty())
+    }
+
     /// The block's SHA-256, if the part is all of it.
     pub(super) fn whole_sum(&self) -> Option<Sha256> {
         (self.start == 0 && self.end == self.block.size_bytes).then_some(self.block.sha256)
@@ -131,6 +137,16 @@ impl Layout {
         // On the wire 0 stands for everything; of an empty range only the answer's blob is of use.
         let limit = range.limit.map_or(0, |limit| limit.max(1));
         let page = source.page(range.offset, limit).await?;
+        Self::of(client, blob_id, range, page)
+    }
+
+    /// Looks up the whole of a blob that is small, maybe with others that are looked up at the same time. Of one that has
+    /// more than so many bytes only so many are looked up.
+    pub(super) async fn open_small(client: &Client, blob_id: BlobId, max_bytes: u64) -> Result<Self, Error> {
+        let source = LayoutSource { client: client.clone(), blob_id, frame_bytes_max: 0 };
+        let range = ByteRange { offset: 0, limit: Some(max_bytes) };
+        let message = source.request(0, max_bytes.max(1));
+        let page = client.gathered(source.operation(), message, &client.gatherers().layouts, Layouts).await?;
         Self::of(client, blob_id, range, page)
     }
 

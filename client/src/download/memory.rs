@@ -5,25 +5,30 @@
 //! verify, or did not come, is read as a stream.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use proto::checksum::Sha256;
 use proto::ids::BlobId;
-use proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
+use proto::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, MIB};
 use proto::pb;
 use proto::pb::read_chunks_result::Outcome;
 use proto::status::item_status;
 use tonic::Request;
 
 use super::block::BlockReader;
-use super::layout::{Layout, LayoutSource};
+use super::layout::{Layout, LayoutSource, Part};
 use super::{ByteRange, wrong_sum};
 use crate::blob::Blob;
 use crate::call::attempt;
 use crate::client::Client;
 use crate::error::Error;
+use crate::gather::{self, Reads};
 use crate::progress::Meter;
+
+/// Of blobs that may be larger than this more blocks would have to be told than many answers in one have room for.
+const SHARED_LAYOUT_BYTES: u64 = 64 * MIB;
 
 impl Client {
     /// Reads a whole blob into memory, and verifies every byte. One of more than so many bytes is refused before any of
@@ -32,7 +37,11 @@ impl Client {
     /// # Errors
     /// As [`Client::download`]; [`Error::Invalid`] for a larger blob.
     pub async fn read(&self, blob: BlobId, max_bytes: u64) -> Result<(Blob, Bytes), Error> {
-        let layout = Layout::open(self, blob, ByteRange::default()).await?;
+        let layout = if max_bytes <= SHARED_LAYOUT_BYTES {
+            Layout::open_small(self, blob, max_bytes).await?
+        } else {
+            Layout::open(self, blob, ByteRange::default()).await?
+        };
         check_size(&layout, max_bytes)?;
         let ahead = message(self, &layout).await;
         collect(layout, ahead).await
@@ -50,7 +59,7 @@ impl Client {
     ) -> Result<Vec<Result<(Blob, Bytes), Error>>, Error> {
         let mut outcomes = Vec::with_capacity(blobs.len());
         for blobs in blobs.chunks(BATCH_ITEMS_MAX) {
-            let layouts = self.layouts(blobs).await?;
+            let layouts = self.layouts(blobs, max_bytes).await?;
             let checked = layouts
                 .into_iter()
                 .map(|layout| layout.and_then(|layout| check_size(&layout, max_bytes).map(|()| layout)));
@@ -67,9 +76,11 @@ impl Client {
         Ok(outcomes)
     }
 
-    async fn layouts(&self, blobs: &[BlobId]) -> Result<Vec<Result<Layout, Error>>, Error> {
+    /// Looks up so much of each at most.
+    async fn layouts(&self, blobs: &[BlobId], max_bytes: u64) -> Result<Vec<Result<Layout, Error>>, Error> {
         let source = |blob_id| LayoutSource { client: self.clone(), blob_id, frame_bytes_max: 0 };
-        let requests = blobs.iter().map(|blob| source(*blob).request(0, 0)).collect();
+        let range = ByteRange { offset: 0, limit: Some(max_bytes) };
+        let requests = blobs.iter().map(|blob| source(*blob).request(0, max_bytes.max(1))).collect();
         let operation = format!("read {} blobs", blobs.len());
         let message = pb::GetBlobLayoutsRequest { blobs: requests };
         let answer =
@@ -81,9 +92,7 @@ impl Client {
             return Err(self.malformed(operation, "another number of results than of blobs"));
         }
         let layouts = blobs.iter().zip(answer.results).map(|(blob, result)| match result.outcome {
-            Some(pb::get_blob_layouts_result::Outcome::Answer(page)) => {
-                Layout::of(self, *blob, ByteRange::default(), page)
-            }
+            Some(pb::get_blob_layouts_result::Outcome::Answer(page)) => Layout::of(self, *blob, range, page),
             Some(pb::get_blob_layouts_result::Outcome::Error(error)) => {
                 let call = self.peers().metadata().call(source(*blob).operation());
                 Err(Error::from_call(&call, item_status(&error)))
@@ -103,18 +112,28 @@ fn check_size(layout: &Layout, max_bytes: u64) -> Result<(), Error> {
     Err(Error::Invalid { what: "blob", problem })
 }
 
-/// Asks for a range that is one whole small blob; `None` for any other, and for one that did not come.
+/// Asks for a range that is one whole small blob, maybe with others that are read at the same time; `None` for any other,
+/// and for one that did not come.
 pub(super) async fn message(client: &Client, layout: &Layout) -> Option<pb::ReadChunkResponse> {
-    layout.small_part()?;
-    messages(client, &[layout]).await.pop().flatten()
+    let chunk = layout.small_part()?.first_copy()?;
+    let asked = async {
+        let (peer, within) = (client.peers().node(&chunk.endpoint)?, client.config().call_timeout);
+        let wanted = gather::Wanted { item: item(chunk), size_bytes: chunk.size_bytes };
+        let answer = peer.reads.ask(Reads { peer: Arc::clone(&peer), within }, wanted);
+        attempt(&peer, &peer.call("read a small chunk"), within, answer).await
+    };
+    asked.await.inspect_err(|error| tracing::debug!(%error, "a small blob is read as a stream")).ok()
+}
+
+fn item(chunk: &pb::ChunkLocation) -> pb::ReadChunksItem {
+    pb::ReadChunksItem { chunk_id: chunk.chunk_id.clone(), capability: chunk.capability.clone() }
 }
 
 /// Asks for all small ones among these, each at the node of its first copy, and returns what came of each.
 async fn messages(client: &Client, layouts: &[&Layout]) -> Vec<Option<pb::ReadChunkResponse>> {
     let mut calls: HashMap<&str, Vec<Wanted<'_>>> = HashMap::new();
     for (index, layout) in layouts.iter().enumerate() {
-        let Some(part) = layout.small_part() else { continue };
-        let Some(chunk) = part.block.copies.first().filter(|chunk| !chunk.endpoint.is_empty()) else { continue };
+        let Some(chunk) = layout.small_part().and_then(Part::first_copy) else { continue };
         calls.entry(&chunk.endpoint).or_default().push(Wanted { index, chunk });
     }
     let frame_bytes_max = layouts.iter().map(|layout| layout.source().frame_bytes_max).max().unwrap_or(0);
@@ -164,11 +183,7 @@ async fn ask(
     frame_bytes_max: u64,
 ) -> Result<Vec<(usize, pb::ReadChunkResponse)>, Error> {
     let peer = client.peers().node(endpoint)?;
-    let item = |wanted: &Wanted<'_>| pb::ReadChunksItem {
-        chunk_id: wanted.chunk.chunk_id.clone(),
-        capability: wanted.chunk.capability.clone(),
-    };
-    let message = pb::ReadChunksRequest { chunks: wanted.iter().map(item).collect() };
+    let message = pb::ReadChunksRequest { chunks: wanted.iter().map(|wanted| item(wanted.chunk)).collect() };
     let mut service = peer.chunk_client(frame_bytes_max);
     let answer = service.read_chunks(Request::new(message));
     let answer = attempt(&peer, &peer.call("read small chunks"), client.config().call_timeout, answer).await?;

@@ -14,11 +14,12 @@ use proto::status::item_status;
 
 use super::input::{Input, Kept};
 use super::session::{Session, start_operation, start_request};
-use super::small::{Pending, SMALL_BYTES_PER_CALL, Small, write_all};
+use super::small::{Pending, Small, write_all};
 use super::{Source, UploadOptions};
 use crate::blob::Blob;
 use crate::client::Client;
 use crate::error::Error;
+use crate::gather::WRITES_BYTES_MAX;
 use crate::progress::Meter;
 
 /// Bytes of the requests of one StartUploads; the rest is for what surrounds them.
@@ -139,12 +140,13 @@ impl Client {
         let answer = self
             .metadata(operation, message, |mut service, message| async move { service.commit_uploads(message).await })
             .await;
+        // What was not heard may have been done.
+        let lost = answer.is_err();
         let results = answer.map(|answer| answer.results).unwrap_or_default();
         let results = results.into_iter().map(|result| result.outcome).chain(std::iter::repeat(None));
-        let ends = written
-            .into_iter()
-            .zip(results)
-            .map(|((index, upload, receipts), outcome)| async move { (index, upload.end(receipts, outcome).await) });
+        let ends = written.into_iter().zip(results).map(|((index, upload, receipts), outcome)| async move {
+            (index, upload.end(receipts, outcome, lost).await)
+        });
         join_all(ends).await
     }
 
@@ -162,12 +164,18 @@ impl Started {
     }
 
     /// What an outcome of its commit means; one that may change, or did not come, is asked for alone.
-    async fn end(self, receipts: Vec<Bytes>, outcome: Option<pb::commit_uploads_result::Outcome>) -> Outcome {
+    async fn end(
+        self,
+        receipts: Vec<Bytes>,
+        outcome: Option<pb::commit_uploads_result::Outcome>,
+        lost: bool,
+    ) -> Outcome {
         let answer = match outcome {
             Some(pb::commit_uploads_result::Outcome::Answer(answer)) => Ok(answer),
             Some(pb::commit_uploads_result::Outcome::Error(error)) => {
                 Err(self.session.handle.client.item_error(self.session.commit_operation(), &error))
             }
+            None if lost => return self.session.commit_again(self.small.whole, receipts).await,
             None => return self.session.commit(self.small.whole, receipts).await,
         };
         match answer {
@@ -198,7 +206,7 @@ struct Together {
 impl Together {
     fn takes(&self, planned: &Planned) -> bool {
         self.planned.len() < BATCH_ITEMS_MAX
-            && self.content_bytes + planned.small.whole.size_bytes <= SMALL_BYTES_PER_CALL
+            && self.content_bytes + planned.small.whole.size_bytes <= WRITES_BYTES_MAX
             && self.request_bytes + planned.request.encoded_len() <= START_BYTES_MAX
     }
 

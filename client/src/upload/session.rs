@@ -18,6 +18,7 @@ use crate::blob::Blob;
 use crate::call::{attempt, new_request_id, request};
 use crate::client::Client;
 use crate::error::Error;
+use crate::gather::{Commits, Starts};
 
 /// Giving an upload up is a courtesy: it may not hold its caller up for longer.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,9 +54,17 @@ impl Session {
     ) -> Result<(Self, Vec<pb::BlockPlan>), Error> {
         let message = start_request(client, size_bytes, options);
         let operation = start_operation(&message);
-        let answer = client
-            .metadata(&operation, message, |mut service, message| async move { service.start_upload(message).await })
-            .await?;
+        let answer = if is_small(size_bytes) {
+            client.gathered(&operation, message, &client.gatherers().starts, Starts).await?
+        } else {
+            client
+                .metadata(
+                    &operation,
+                    message,
+                    |mut service, message| async move { service.start_upload(message).await },
+                )
+                .await?
+        };
         Self::opened(client, &operation, answer)
     }
 
@@ -81,14 +90,30 @@ impl Session {
 
     /// Makes the blob visible. After a failure that leaves open whether it is, the upload is left alone.
     pub(super) async fn commit(self, whole: Whole, receipts: Vec<Bytes>) -> Result<Blob, Error> {
-        let client = &self.handle.client;
-        let message = self.commit_request(whole, receipts);
-        let answer = client
-            .metadata(self.commit_operation(), message, |mut service, message| async move {
-                service.commit_upload(message).await
-            })
-            .await;
+        let answer = self.ask_to_commit(whole, receipts).await;
         self.committed(answer).await
+    }
+
+    /// As [`Session::commit`], when an earlier try may have been heard: only a refusal says now that it is not stored.
+    pub(super) async fn commit_again(mut self, whole: Whole, receipts: Vec<Bytes>) -> Result<Blob, Error> {
+        match self.ask_to_commit(whole, receipts).await {
+            Err(source) if !matches!(source, Error::Refused { .. }) => {
+                self.settled = true;
+                Err(Error::Unsettled { blob_id: self.handle.blob_id, source: Box::new(source) })
+            }
+            answer => self.committed(answer).await,
+        }
+    }
+
+    async fn ask_to_commit(&self, whole: Whole, receipts: Vec<Bytes>) -> Result<pb::CommitUploadResponse, Error> {
+        let (client, operation) = (&self.handle.client, self.commit_operation());
+        let message = self.commit_request(whole, receipts);
+        if is_small(Some(whole.size_bytes)) {
+            return client.gathered(operation, message, &client.gatherers().commits, Commits).await;
+        }
+        client
+            .metadata(operation, message, |mut service, message| async move { service.commit_upload(message).await })
+            .await
     }
 
     pub(super) fn commit_request(&self, whole: Whole, receipts: Vec<Bytes>) -> pb::CommitUploadRequest {
@@ -140,6 +165,11 @@ impl Drop for Session {
             self.handle.client.farewells().spawn_on(farewell, &runtime);
         }
     }
+}
+
+/// Whether calls about a blob may travel with those about others.
+fn is_small(size_bytes: Option<u64>) -> bool {
+    size_bytes.is_some_and(|size_bytes| size_bytes <= limits::SMALL_BLOB_BYTES)
 }
 
 /// The request that opens an upload, under an id of its own.

@@ -4,11 +4,11 @@
 //! about the chunk: the same plan is good for a stream, which starts it again, and which has the patience.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use proto::checksum::{Sha256, crc32c};
-use proto::limits::{BATCH_BYTES_MAX, KIB};
 use proto::pb;
 use proto::pb::write_chunks_result::Outcome;
 use proto::status::item_status;
@@ -18,9 +18,7 @@ use super::producer::Whole;
 use super::session::Session;
 use crate::call::attempt;
 use crate::error::{Call, Error};
-
-/// Bytes of the blobs of one call; the rest of its message is for what surrounds them.
-pub(super) const SMALL_BYTES_PER_CALL: u64 = BATCH_BYTES_MAX - 64 * KIB;
+use crate::gather::Writes;
 
 /// A small blob's bytes, and their sums.
 #[derive(Debug)]
@@ -49,9 +47,28 @@ pub(super) struct Pending<'a> {
     pub(super) small: &'a Small,
 }
 
-/// Writes one, and returns its receipts; `None` when it could not be written this way.
+/// Writes one, maybe with others that are under way at the same time, and returns its receipts; `None` when it could not
+/// be written this way.
 pub(super) async fn write_one(session: &Session, plans: &[pb::BlockPlan], small: &Small) -> Option<Vec<Bytes>> {
-    write_all(&[Pending { session, plans, small }]).await.pop().flatten()
+    let pending = Pending { session, plans, small };
+    if pending.is_empty() {
+        return Some(Vec::new());
+    }
+    let (chunk, item) = (pending.chunk()?, pending.item()?);
+    let written = async {
+        let client = &session.handle.client;
+        let (peer, within) = (client.peers().node(&chunk.endpoint)?, client.config().call_timeout);
+        let call = peer.call("write a small chunk");
+        let answer = peer.writes.ask(Writes { peer: Arc::clone(&peer), within }, item);
+        receipt(&call, &pending, attempt(&peer, &call, within, answer).await?)
+    };
+    match written.await {
+        Ok(receipt) => Some(vec![receipt]),
+        Err(error) => {
+            tracing::debug!(%error, "a small blob goes on as a stream");
+            None
+        }
+    }
 }
 
 /// Writes all, those of one node in one call, and returns the receipts of each in order.
@@ -61,8 +78,7 @@ pub(super) async fn write_all(pending: &[Pending<'_>]) -> Vec<Option<Vec<Bytes>>
     for (index, (item, receipts)) in pending.iter().zip(&mut receipts).enumerate() {
         match item.chunk() {
             Some(chunk) => nodes.entry(&chunk.endpoint).or_default().push((index, *item)),
-            // Nothing is to be written of a blob without bytes.
-            None if item.plans.is_empty() && item.small.whole.size_bytes == 0 => *receipts = Some(Vec::new()),
+            None if item.is_empty() => *receipts = Some(Vec::new()),
             None => {}
         }
     }
@@ -81,6 +97,11 @@ pub(super) async fn write_all(pending: &[Pending<'_>]) -> Vec<Option<Vec<Bytes>>
 }
 
 impl<'a> Pending<'a> {
+    /// Nothing is to be written of a blob without bytes.
+    fn is_empty(&self) -> bool {
+        self.plans.is_empty() && self.small.whole.size_bytes == 0
+    }
+
     /// Where its only block goes, if the plan is one for it.
     fn chunk(&self) -> Option<&'a pb::ChunkPlan> {
         let [pb::BlockPlan { block_index: 0, max_bytes, chunks, .. }] = self.plans else { return None };
@@ -111,7 +132,7 @@ async fn write_to(endpoint: &str, items: Vec<(usize, Pending<'_>)>) -> Result<Ve
     let answer = service.write_chunks(Request::new(message));
     let answer = attempt(&peer, &call, client.config().call_timeout, answer).await?;
     let results = items.iter().zip(answer.into_inner().results);
-    let receipts = results.filter_map(|((index, item), result)| match receipt(&call, item, result) {
+    let receipts = results.filter_map(|((index, item), result)| match receipt_of(&call, item, result) {
         Ok(receipt) => Some((*index, receipt)),
         Err(error) => {
             tracing::debug!(%error, "a small blob goes on as a stream");
@@ -121,21 +142,27 @@ async fn write_to(endpoint: &str, items: Vec<(usize, Pending<'_>)>) -> Result<Ve
     Ok(receipts.collect())
 }
 
+fn receipt_of(call: &Call, item: &Pending<'_>, result: pb::WriteChunksResult) -> Result<Bytes, Error> {
+    match result.outcome {
+        Some(Outcome::Answer(answer)) => receipt(call, item, answer),
+        Some(Outcome::Error(error)) => Err(Error::from_call(call, item_status(&error))),
+        None => Err(protocol(call, "a result without an outcome")),
+    }
+}
+
+fn protocol(call: &Call, problem: &str) -> Error {
+    Error::Protocol { call: Box::new(call.clone()), problem: problem.to_owned() }
+}
+
 /// Checks the node's statement against what was sent.
-fn receipt(call: &Call, item: &Pending<'_>, result: pb::WriteChunksResult) -> Result<Bytes, Error> {
-    let protocol = |problem: &str| Error::Protocol { call: Box::new(call.clone()), problem: problem.to_owned() };
-    let answer = match result.outcome {
-        Some(Outcome::Answer(answer)) => answer,
-        Some(Outcome::Error(error)) => return Err(Error::from_call(call, item_status(&error))),
-        None => return Err(protocol("a result without an outcome")),
-    };
+fn receipt(call: &Call, item: &Pending<'_>, answer: pb::WriteChunkResponse) -> Result<Bytes, Error> {
     let Whole { size_bytes, sha256 } = item.small.whole;
     let chunk_id = item.chunk().map(|chunk| chunk.chunk_id.as_str());
     if chunk_id != Some(&answer.chunk_id) || answer.persisted_size_bytes != size_bytes {
-        return Err(protocol("a receipt for something else"));
+        return Err(protocol(call, "a receipt for something else"));
     }
     if answer.sha256 != sha256.to_string() {
-        return Err(protocol("another SHA-256 than that of the bytes sent"));
+        return Err(protocol(call, "another SHA-256 than that of the bytes sent"));
     }
     Ok(answer.receipt)
 }

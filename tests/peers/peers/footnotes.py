@@ -7,6 +7,8 @@ FOOTNOTES = {
     "benchmark's zeros": "`weed benchmark` puts mostly zeros, and its writes append to a few volume files; ours puts "
     "bytes that do not shrink.",
     "at random": "`weed benchmark` reads as many times at random, so it reads some twice and others not at all.",
+    "together": "16 workers of one process with one client of the library, as `weed benchmark` has: calls of ours that wait "
+    "for each other travel together, each with an outcome of its own.",
     "rclone": "By `rclone` with 16 transfers at once over HTTP and S3 signatures; one client as a user would take it.",
     "garage": "With `metadata_fsync` and `data_fsync`; it checks the bytes it reads from disk, and rclone what S3's "
     "checksums cover.",

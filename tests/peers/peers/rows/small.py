@@ -21,6 +21,7 @@ def measure(stage):
     sides = {
         "seaweed": lambda: stage.seaweed.benchmark(form.small_count, CONCURRENCY, SIZE),
         "ours": lambda: ours(stage, next(turns)),
+        "apart": lambda: ours(stage, next(turns), clients=CONCURRENCY),
         "fio": lambda: hardware.synced_files(stage.folder / f"fio.{next(turns)}", form.small_count, CONCURRENCY),
     }
     batches = has_batches()
@@ -28,6 +29,7 @@ def measure(stage):
         sides["batches"] = lambda: ours(stage, next(turns), batch=BATCH)
     found = in_turn(stage.disk, form.times, sides)
     put, get = (tuple(median(found[side], place) for side in ("seaweed", "ours")) for place in (0, 1))
+    apart = [median(found["apart"], place) for place in (0, 1)]
     fio = statistics.median(found["fio"])
 
     def row(work, theirs, ours, target=None, stretch=None, notes=()):
@@ -36,8 +38,10 @@ def measure(stage):
 
     zeros, unverified = "benchmark's zeros", ("benchmark's zeros", "no verification", "at random")
     rows = [
-        row("PUT 4 KiB, durable, 16 at once: SeaweedFS `-fsync`", *put, 1.2, 2.0, (zeros,)),
-        row("GET 4 KiB, 16 at once, each once: SeaweedFS", *get, 0.7, 1.0, unverified),
+        row("PUT 4 KiB, durable, 16 at once: SeaweedFS `-fsync`", *put, 1.2, 2.0, (zeros, "together")),
+        row("the same from 16 clients that share nothing", put[0], apart[0], 1.2, 2.0, (zeros,)),
+        row("GET 4 KiB, 16 at once, each once: SeaweedFS", *get, 0.7, 1.0, (*unverified, "together")),
+        row("the same by 16 clients that share nothing", get[0], apart[1], 0.7, 1.0, unverified),
         row("PUT 4 KiB, durable: NativeLink", NATIVELINK["PUT"], put[1], 2.0, notes=("nativelink", "no fsync")),
         row("GET 4 KiB: NativeLink", NATIVELINK["GET"], get[1], 8.0, notes=("nativelink",)),
         row("PUT 4 KiB, 16 at once: `fio`, a file each, fsynced", fio, put[1], notes=("fio",)),
