@@ -10,3 +10,4 @@ mod listing;
 mod proxy;
 mod sizes;
 mod sources;
+mod together;
