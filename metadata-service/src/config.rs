@@ -109,7 +109,7 @@ pub struct Tuning {
     #[arg(long, env = "MINI_TECTONIC_METADATA_CHECKPOINT", value_name = "SIZE", value_parser = parse_bytes, default_value = "4MiB")]
     pub metadata_checkpoint: u64,
     /// Memory for the metadata engine's cache
-    #[arg(long, env = "MINI_TECTONIC_METADATA_CACHE", value_name = "SIZE", value_parser = parse_bytes, default_value = "48MiB")]
+    #[arg(long, env = "MINI_TECTONIC_METADATA_CACHE", value_name = "SIZE", value_parser = parse_bytes, default_value = "24MiB")]
     pub metadata_cache: u64,
     /// Write a fresh join token at this start: for one more node, or one whose folder was lost
     #[arg(long, env = "MINI_TECTONIC_REISSUE_JOIN_TOKEN")]
@@ -141,7 +141,7 @@ impl Default for Tuning {
             metadata_low_watermark: 128 * limits::MIB,
             metadata_journal_size: 16 * limits::MIB,
             metadata_checkpoint: 4 * limits::MIB,
-            metadata_cache: 48 * limits::MIB,
+            metadata_cache: 24 * limits::MIB,
             reissue_join_token: false,
             insecure_no_auth: false,
             reissue_admin_token: false,

@@ -80,7 +80,7 @@ pub struct SledOptions {
 impl Default for SledOptions {
     fn default() -> Self {
         Self {
-            cache_bytes: 48 * MIB,
+            cache_bytes: 24 * MIB,
             queue_length: 4096,
             journal_bytes: 16 * MIB,
             checkpoint_bytes: 4 * MIB,
