@@ -141,7 +141,7 @@ impl Client {
             .metadata(operation, message, |mut service, message| async move { service.commit_uploads(message).await })
             .await;
         // What was not heard may have been done.
-        let lost = answer.is_err();
+        let lost = answer.as_ref().err().is_some_and(Error::outcome_unknown);
         let results = answer.map(|answer| answer.results).unwrap_or_default();
         let results = results.into_iter().map(|result| result.outcome).chain(std::iter::repeat(None));
         let ends = written.into_iter().zip(results).map(|((index, upload, receipts), outcome)| async move {

@@ -94,10 +94,11 @@ impl Session {
         self.committed(answer).await
     }
 
-    /// As [`Session::commit`], when an earlier try may have been heard: only a refusal says now that it is not stored.
+    /// As [`Session::commit`], when an earlier try may have been heard: only a refusal that will not change says now that it
+    /// is not stored.
     pub(super) async fn commit_again(mut self, whole: Whole, receipts: Vec<Bytes>) -> Result<Blob, Error> {
         match self.ask_to_commit(whole, receipts).await {
-            Err(source) if !matches!(source, Error::Refused { .. }) => {
+            Err(source) if source.retryable() || !matches!(source, Error::Refused { .. }) => {
                 self.settled = true;
                 Err(Error::Unsettled { blob_id: self.handle.blob_id, source: Box::new(source) })
             }

@@ -8,16 +8,14 @@ pub(super) mod raw;
 mod requests;
 mod tls;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-
-use std::sync::Arc;
-
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::runtime::tls::Tls;
