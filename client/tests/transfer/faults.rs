@@ -1,6 +1,7 @@
 //! Connections that break and services that stop in the middle: a transfer goes on, or says how it ended.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -350,11 +351,7 @@ async fn a_commit_whose_answer_is_lost_is_repeated_or_reported_as_unknown() {
     config.retry.unreachable = Duration::from_secs(60);
     let patient = Client::new(config).unwrap();
     let healing = async {
-        eventually("the second commit", async || {
-            let usage = direct.get_tenant(None).await.unwrap().usage.unwrap();
-            if usage.used_blobs == 2 { Ok(()) } else { Err(usage) }
-        })
-        .await;
+        used_blobs(&direct, 2).await;
         proxy.mute(false);
         proxy.cut();
     };
@@ -362,6 +359,59 @@ async fn a_commit_whose_answer_is_lost_is_repeated_or_reported_as_unknown() {
     assert!(get(&direct, blob.unwrap().blob_id).await.unwrap() == content);
     let usage = direct.get_tenant(None).await.unwrap().usage.unwrap();
     assert_eq!((usage.used_blobs, usage.reserved_blobs), (2, 0), "the commit had its effect once");
+}
+
+/// The answer to a batch of commits was lost, the service then could not be reached, and each blob was said to be refused
+/// though it was stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_commit_was_not_heard_leaves_open_what_became_of_each() {
+    const COUNT: u64 = 8;
+    let cluster = Cluster::start().await;
+    let direct = cluster.unlimited("posts").await;
+    let proxy = Proxy::start().await;
+    proxy.forward_to(cluster.metadata_address());
+    let mut config = ClientConfig::new(format!("http://{}", proxy.address())).with_token(token_of(&cluster).await);
+    config.call_timeout = Duration::from_millis(300);
+    config.retry.unreachable = Duration::from_secs(1);
+    let client = Client::new(config).unwrap();
+    let contents: Vec<_> = (1..=COUNT).map(|number| noise(number, 3 * KIB)).collect();
+
+    cluster.proxy.hold(true);
+    let folder = cluster.chunks_folder();
+    let losing = async {
+        chunks_stored(&folder, COUNT).await;
+        proxy.mute(true);
+        cluster.proxy.hold(false);
+        used_blobs(&direct, COUNT).await;
+        // No one listens any more.
+        drop(proxy);
+    };
+    let batch = contents.iter().map(|content| (content.clone().into(), UploadOptions::default())).collect();
+    let (outcomes, ()) = tokio::join!(client.upload_batch(batch), losing);
+    for (content, outcome) in contents.iter().zip(outcomes.unwrap()) {
+        let Err(Error::Unsettled { blob_id, .. }) = outcome else { panic!("{outcome:?}") };
+        assert!(get(&direct, blob_id).await.unwrap() == *content, "it was stored, and was not given up");
+    }
+    cluster.assert_nothing_reserved(&direct).await;
+}
+
+/// Waits until the node has files for so many chunks.
+async fn chunks_stored(folder: &Path, count: u64) {
+    eventually("the chunks", async || {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let sums = names.filter(|name| name.as_encoded_bytes().ends_with(b".chk")).count() as u64;
+        if sums == count { Ok(()) } else { Err(sums) }
+    })
+    .await;
+}
+
+/// Waits until the client's tenant has so many blobs.
+async fn used_blobs(client: &Client, count: u64) {
+    eventually("the commits", async || {
+        let usage = client.get_tenant(None).await.unwrap().usage.unwrap();
+        if usage.used_blobs == count { Ok(()) } else { Err(usage) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,12 +423,7 @@ async fn a_small_blob_whose_first_answer_was_lost_is_taken_by_the_receipt_that_t
         cluster.proxy.mute(true);
         let folder = cluster.chunks_folder();
         let restarting = async {
-            eventually("the chunk", async || {
-                let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
-                let sums = names.filter(|name| name.as_encoded_bytes().ends_with(b".chk")).count() as u64;
-                if sums == round { Ok(()) } else { Err(sums) }
-            })
-            .await;
+            chunks_stored(&folder, round).await;
             cluster.proxy.unplug().await;
             cluster.proxy.mute(false);
             cluster.restart_chunk().await;

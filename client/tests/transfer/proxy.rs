@@ -8,6 +8,7 @@ use proto::entropy::{Entropy as _, SeededEntropy};
 use proto::runtime::TaskGroup;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +29,8 @@ struct Shared {
     cuts: AtomicU64,
     /// What the server says is swallowed.
     muted: AtomicBool,
+    /// What the server says waits.
+    held: watch::Sender<bool>,
     /// Bytes until one is changed; `u64::MAX` for never.
     until_flip: AtomicU64,
     flips: AtomicU64,
@@ -45,6 +48,7 @@ impl Proxy {
             spacing: Mutex::new(None),
             cuts: AtomicU64::new(0),
             muted: AtomicBool::new(false),
+            held: watch::Sender::new(false),
             until_flip: AtomicU64::new(u64::MAX),
             flips: AtomicU64::new(0),
         });
@@ -90,6 +94,11 @@ impl Proxy {
     /// From now on swallows what the server says, or no longer does.
     pub(crate) fn mute(&self, muted: bool) {
         self.shared.muted.store(muted, Ordering::SeqCst);
+    }
+
+    /// From now on keeps what the server says, or lets go of what was kept and keeps no more.
+    pub(crate) fn hold(&self, held: bool) {
+        self.shared.held.send_replace(held);
     }
 
     /// Changes one bit of the byte that passes after so many others, in whichever direction.
@@ -190,6 +199,9 @@ async fn connection(client: TcpStream, shared: Arc<Shared>, cut: CancellationTok
 async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, shared: &Shared, answers: bool) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if answers {
+            shared.held.subscribe().wait_for(|held| !held).await.unwrap();
+        }
         if answers && shared.muted.load(Ordering::SeqCst) {
             continue;
         }
