@@ -28,6 +28,8 @@ struct State {
     laying: BTreeMap<u64, usize>,
     /// Up to which generation files are durable.
     settled: u64,
+    /// Up to which generation no replay will find anything.
+    released: u64,
     /// Nothing will be settled any more.
     failed: bool,
 }
@@ -71,9 +73,13 @@ impl Shared {
         is_laid(&state.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Drops what no replay will find any more.
+    /// Drops what no replay will find any more. Looks through all records only when that is news.
     pub(super) fn released(&self, generation: u64) {
-        self.lock().last.retain(|_chunk, (of, _kind)| *of > generation);
+        let mut state = self.lock();
+        if state.released < generation {
+            state.released = generation;
+            state.last.retain(|_chunk, (of, _kind)| *of > generation);
+        }
     }
 
     /// Up to which generation files are durable.
