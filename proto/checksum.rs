@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use sha2::Digest as _;
 
+use crate::hex;
 use crate::limits::PIECE_BYTES;
 
 /// Why bytes or text are no SHA-256.
@@ -43,23 +44,13 @@ impl FromStr for Sha256 {
     type Err = DigestError;
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let mut bytes = [0; 32];
-        if text.len() != 64 {
-            return Err(DigestError);
-        }
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digits = std::str::from_utf8(pair).map_err(|_not_ascii| DigestError)?;
-            if !pair.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
-                return Err(DigestError);
-            }
-            *byte = u8::from_str_radix(digits, 16).map_err(|_checked_above| DigestError)?;
-        }
-        Ok(Self(bytes))
+        hex::fill(&mut bytes, text).then_some(Self(bytes)).ok_or(DigestError)
     }
 }
 
 impl fmt::Display for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::display(&self.0).fmt(f)
     }
 }
 

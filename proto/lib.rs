@@ -13,6 +13,7 @@ pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod hex;
 pub mod ids;
 pub mod limits;
 pub mod rates;

@@ -9,6 +9,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use zeroize::Zeroizing;
 
 use crate::entropy::Entropy;
+use crate::hex;
 
 /// Bytes of a secret and of a keyed sum.
 pub const SECRET_BYTES: usize = 32;
@@ -36,6 +37,20 @@ impl SecretKey {
     /// Returns `None` when the length is not [`SECRET_BYTES`].
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(|bytes| Self(Zeroizing::new(bytes)))
+    }
+
+    /// Takes a key that was written by [`SecretKey::expose_hex`].
+    ///
+    /// Returns `None` when the text is anything else.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
+        hex::fill(bytes.as_mut(), text).then_some(Self(bytes))
+    }
+
+    /// Appends the key as hex digits: for the file that keeps it and the token that is handed over, never for a log. `text`
+    /// is wiped by whoever has it, and has the room already, or its bytes stay behind elsewhere.
+    pub fn expose_hex(&self, text: &mut String) {
+        hex::append(self.expose(), text);
     }
 
     /// The key itself: for the file that keeps it and the answer that hands it over, never for a log.
@@ -78,6 +93,15 @@ mod tests {
     fn debug_shows_nothing_of_a_secret() {
         let key = SecretKey::generate(&SeededEntropy::new(1));
         assert_eq!(format!("{key:?}"), "[redacted]");
+    }
+
+    #[test]
+    fn a_key_is_read_from_its_digits_and_from_nothing_else() {
+        let key = SecretKey::generate(&SeededEntropy::new(1));
+        let mut text = String::new();
+        key.expose_hex(&mut text);
+        assert_eq!(SecretKey::from_hex(&text).unwrap().expose(), key.expose());
+        assert!(SecretKey::from_hex(&text[2..]).is_none() && SecretKey::from_hex(&text.to_uppercase()).is_none());
     }
 
     #[test]

@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 
 use crate::checksum::{Sha256, crc32c};
 use crate::entropy::Entropy;
-use crate::secret::{SECRET_BYTES, SecretKey};
+use crate::hex;
+use crate::secret::SecretKey;
 
 /// Whose token it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,13 +71,14 @@ impl TryFrom<&[u8]> for TokenKeyId {
 impl FromStr for TokenKeyId {
     type Err = TokenError;
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        Ok(Self(*parse_hex(text)?))
+        let mut bytes = [0; 8];
+        hex::fill(&mut bytes, text).then_some(Self(bytes)).ok_or(TokenError::Malformed)
     }
 }
 
 impl fmt::Display for TokenKeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::display(&self.0).fmt(f)
     }
 }
 
@@ -161,26 +163,14 @@ impl Token {
         use fmt::Write as _;
         let mut text = Zeroizing::new(String::with_capacity(96));
         text.push_str(self.kind.prefix());
-        let written = write!(text, ".{}.", self.key_id)
-            .and_then(|()| self.secret.expose().iter().try_for_each(|byte| write!(text, "{byte:02x}")));
+        let written = write!(text, ".{}.", self.key_id);
         debug_assert!(written.is_ok(), "writing to a string cannot fail");
+        self.secret.expose_hex(&mut text);
         let crc = crc32c(text.as_bytes());
         let written = write!(text, ".{crc:08x}");
         debug_assert!(written.is_ok(), "writing to a string cannot fail");
         text
     }
-}
-
-fn parse_hex<const N: usize>(text: &str) -> Result<Zeroizing<[u8; N]>, TokenError> {
-    let mut bytes = Zeroizing::new([0; N]);
-    if text.len() != 2 * N || !text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
-        return Err(TokenError::Malformed);
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let digits = std::str::from_utf8(pair).map_err(|_not_ascii| TokenError::Malformed)?;
-        *byte = u8::from_str_radix(digits, 16).map_err(|_checked_above| TokenError::Malformed)?;
-    }
-    Ok(bytes)
 }
 
 impl FromStr for Token {
@@ -198,8 +188,8 @@ impl FromStr for Token {
         };
         let kind = TokenKind::from_prefix(prefix).ok_or(TokenError::Malformed)?;
         let key_id = key_id.parse()?;
-        let secret = parse_hex::<SECRET_BYTES>(secret)?;
-        Ok(Self { kind, key_id, secret: SecretKey::from_slice(secret.as_ref()).ok_or(TokenError::Malformed)? })
+        let secret = SecretKey::from_hex(secret).ok_or(TokenError::Malformed)?;
+        Ok(Self { kind, key_id, secret })
     }
 }
 

@@ -26,7 +26,7 @@ use proto::capability::NodeKey;
 use proto::checksum::crc32c;
 use proto::ids::{ClusterId, NodeId};
 use proto::runtime::folder::{self, Identity};
-use proto::secret::{SECRET_BYTES, SecretKey};
+use proto::secret::SecretKey;
 use proto::token::{Token, TokenKind};
 use zeroize::Zeroizing;
 
@@ -146,19 +146,19 @@ impl NodeFile {
     /// The file's text.
     pub(crate) fn print(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(1024));
-        let mut line = |arguments: std::fmt::Arguments<'_>| {
+        let line = |text: &mut String, arguments: std::fmt::Arguments<'_>| {
             let written = text.write_fmt(arguments);
             debug_assert!(written.is_ok(), "writing to a string cannot fail");
         };
-        line(format_args!("{FIRST_WORDS}{VERSION}\nnode={}\n", self.node));
+        line(&mut text, format_args!("{FIRST_WORDS}{VERSION}\nnode={}\n", self.node));
         if let Some(Membership { cluster, keys, token }) = &self.membership {
-            line(format_args!("cluster={cluster}\n"));
+            line(&mut text, format_args!("cluster={cluster}\n"));
             for NodeKey { key_id, secret } in keys {
-                line(format_args!("key={key_id}:"));
-                secret.expose().iter().for_each(|byte| line(format_args!("{byte:02x}")));
-                line(format_args!("\n"));
+                line(&mut text, format_args!("key={key_id}:"));
+                secret.expose_hex(&mut text);
+                text.push('\n');
             }
-            line(format_args!("token={}\n", token.expose().as_str()));
+            line(&mut text, format_args!("token={}\n", token.expose().as_str()));
         }
         let crc = crc32c(text.as_bytes());
         text.push_str(&format!("end crc32c={crc:08x}\n"));
@@ -224,14 +224,7 @@ fn refuse_newer(path: &Path, bytes: &[u8]) -> Result<(), ChunkError> {
 
 fn parse_key(text: &str) -> Option<NodeKey> {
     let (key_id, hex) = text.split_once(':')?;
-    let mut secret = Zeroizing::new([0; SECRET_BYTES]);
-    if hex.len() != 2 * SECRET_BYTES {
-        return None;
-    }
-    for (byte, pair) in secret.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(NodeKey { key_id: key_id.parse().ok()?, secret: SecretKey::from_slice(secret.as_ref())? })
+    Some(NodeKey { key_id: key_id.parse().ok()?, secret: SecretKey::from_hex(hex)? })
 }
 
 fn identity_of(node: NodeId, membership: &Membership) -> Identity {

@@ -1,10 +1,10 @@
 //! Calls with one answer: the credential, a deadline for the answer, and repeats where they are safe.
 
-use std::fmt::Write as _;
 use std::future::Future;
 use std::time::Duration;
 
 use proto::entropy::{Entropy as _, OsEntropy};
+use proto::hex;
 use proto::pb::metadata_service_client::MetadataServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
@@ -36,10 +36,7 @@ pub(crate) fn request<M>(message: M, authorization: Option<&MetadataValue<Ascii>
 pub(crate) fn new_request_id() -> String {
     let mut bytes = [0; 16];
     OsEntropy.fill(&mut bytes);
-    bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes everything");
-        text
-    })
+    hex::display(&bytes).to_string()
 }
 
 /// One attempt: waits for the answer at most so long.

@@ -8,12 +8,11 @@
 //! The sum covers every byte before its line. The first folders held the 32 bytes alone; such a file is read as well, and
 //! left as it is.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use proto::checksum::crc32c;
 use proto::runtime::folder;
-use proto::secret::{SECRET_BYTES, SecretKey};
+use proto::secret::SecretKey;
 use zeroize::Zeroizing;
 
 use crate::error::StartError;
@@ -49,10 +48,7 @@ pub(super) fn write(path: &Path, secret: &SecretKey) -> Result<(), StartError> {
 fn print(secret: &SecretKey) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(256));
     text.push_str(&format!("{FIRST_WORDS}{VERSION}\nkey="));
-    for byte in secret.expose() {
-        let written = write!(text, "{byte:02x}");
-        debug_assert!(written.is_ok(), "writing to a string cannot fail");
-    }
+    secret.expose_hex(&mut text);
     text.push('\n');
     let crc = crc32c(text.as_bytes());
     text.push_str(&format!("end crc32c={crc:08x}\n"));
@@ -61,12 +57,7 @@ fn print(secret: &SecretKey) -> Zeroizing<String> {
 
 /// Taken only if printing what was read gives the same bytes.
 fn parse(text: &str) -> Option<SecretKey> {
-    let hex = text.lines().nth(1)?.strip_prefix("key=")?;
-    let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
-    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    let secret = SecretKey::from_slice(bytes.as_ref())?;
+    let secret = SecretKey::from_hex(text.lines().nth(1)?.strip_prefix("key=")?)?;
     (print(&secret).as_str() == text).then_some(secret)
 }
 
