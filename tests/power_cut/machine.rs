@@ -14,22 +14,20 @@ use crate::image::{Body, Image, Inode};
 pub(crate) enum Lie {
     /// The disk is honest.
     None,
-    /// `fdatasync` of files with such a name; their `fsync` is honest.
-    DataSync(&'static str),
-    /// Either, of files whose name ends like this.
-    AnySync(&'static str),
+    /// Of files whose name ends like this. All of them: a library that syncs the same file now and then in its own thread
+    /// would make good what was left out, when that thread is quicker than the cut.
+    FileSync(&'static str),
     /// `fsync` of folders with this name.
     FolderSync(&'static str),
 }
 
 impl Lie {
-    fn covers(self, image: &Image, inode: Inode, data_only: bool) -> bool {
+    fn covers(self, image: &Image, inode: Inode) -> bool {
         let Ok(node) = image.node(inode) else { return false };
         match (self, &node.body) {
-            (Self::DataSync(name), Body::File(_)) => data_only && node.name == name,
-            (Self::AnySync(suffix), Body::File(_)) => node.name.as_encoded_bytes().ends_with(suffix.as_bytes()),
+            (Self::FileSync(suffix), Body::File(_)) => node.name.as_encoded_bytes().ends_with(suffix.as_bytes()),
             (Self::FolderSync(name), Body::Folder(_)) => node.name == name,
-            (Self::None | Self::DataSync(_) | Self::AnySync(_) | Self::FolderSync(_), _) => false,
+            (Self::None | Self::FileSync(_) | Self::FolderSync(_), _) => false,
         }
     }
 }
@@ -56,8 +54,8 @@ pub(crate) struct State {
 
 impl State {
     /// A sync as the disk does it.
-    pub(crate) fn sync(&mut self, inode: Inode, data_only: bool) -> Result<(), crate::image::Refusal> {
-        if self.lie.covers(&self.image, inode, data_only) { Ok(()) } else { self.image.sync(inode) }
+    pub(crate) fn sync(&mut self, inode: Inode) -> Result<(), crate::image::Refusal> {
+        if self.lie.covers(&self.image, inode) { Ok(()) } else { self.image.sync(inode) }
     }
 }
 

@@ -105,6 +105,8 @@ fn what_was_acknowledged_survives_power_cuts() -> Result<()> {
     Ok(())
 }
 
+/// Of the metadata's log only `fdatasync` was left out once; sled's own thread calls `fsync` twice a second, so on a slow
+/// machine nothing was ever missing, and nothing found.
 #[test]
 fn a_sync_that_is_left_out_is_found() -> Result<()> {
     if !cuts_are_possible()? {
@@ -113,8 +115,8 @@ fn a_sync_that_is_left_out_is_found() -> Result<()> {
     let seed = seed()?;
     say(&format!("left-out syncs, {SEED}={seed}"));
     let left_out = [
-        ("fdatasync of the metadata's log", Lie::DataSync("db")),
-        ("any sync of a chunk's bytes", Lie::AnySync(".blob")),
+        ("sync of the metadata's log", Lie::FileSync("db")),
+        ("sync of a chunk's bytes", Lie::FileSync(".blob")),
         ("fsync of the folder of chunks", Lie::FolderSync("chunks")),
     ];
     for (what, lie) in left_out {

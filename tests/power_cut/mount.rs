@@ -134,8 +134,8 @@ impl Mounted {
         })
     }
 
-    fn sync(&self, inode: INodeNo, data_only: bool) -> Result<(), Errno> {
-        self.step(|state| state.sync(inode.0, data_only).map_err(errno))
+    fn sync(&self, inode: INodeNo) -> Result<(), Errno> {
+        self.step(|state| state.sync(inode.0).map_err(errno))
     }
 
     fn listings(&self) -> MutexGuard<'_, Listings> {
@@ -306,12 +306,12 @@ impl Filesystem for Mounted {
         reply.ok();
     }
 
-    fn fsync(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        done(self.sync(inode, data_only), reply);
+    fn fsync(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+        done(self.sync(inode), reply);
     }
 
-    fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        done(self.sync(inode, data_only), reply);
+    fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+        done(self.sync(inode), reply);
     }
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
