@@ -83,7 +83,10 @@ impl Position {
             entries += 1;
         }
         let took = began.elapsed();
-        pages.add(self.page, took);
+        // A list whose last page is full ends with one of nothing.
+        if entries > 0 {
+            pages.add(self.page, took);
+        }
         self.seen += entries;
         if self.finished {
             self.end_of_list(expected)?;
