@@ -6,6 +6,8 @@
 //! the chunk until the job has ended: it runs in a task that no client can cancel. A panic in a job is fatal (I19): what it
 //! guarded can no longer be trusted, so the service is asked to stop.
 
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,6 +205,26 @@ impl Blocking {
         job.wait().await
     }
 
+    /// As [`Blocking::run_long`] for what may be at hand: that is looked at in the same turn, where this is called, and must
+    /// wait for nothing. The job runs only if nothing comes of it; else it is what so many bytes were moved for.
+    pub(crate) async fn run_unless<T: Send + 'static>(
+        &self,
+        at_hand: impl FnOnce() -> Option<(u64, T)>,
+        stop: CancellationToken,
+        job: impl FnOnce(&mut Breath) -> T + Send + 'static,
+    ) -> Result<T, ChunkError> {
+        let mut turn = self.scheduler.turn(&self.account, false).await?;
+        turn.begin(0);
+        let found =
+            catch_unwind(AssertUnwindSafe(at_hand)).map_err(|_payload| panicked(&self.broken, "on the spot"))?;
+        if let Some((moved_bytes, found)) = found {
+            turn.moved(moved_bytes);
+            return Ok(found);
+        }
+        let mut job = self.spawn(move || job(&mut Breath { turn: Some(turn), stop }));
+        job.wait().await
+    }
+
     /// Ends the waiting for turns, now and later. Jobs that run are left to end.
     pub(crate) fn close(&self) {
         self.scheduler.close();
@@ -214,14 +236,17 @@ impl Blocking {
     }
 }
 
+/// A job panicked: has the service stopped.
+fn panicked(broken: &CancellationToken, job: impl fmt::Display) -> ChunkError {
+    tracing::error!(%job, "a job on the disk panicked");
+    broken.cancel();
+    ChunkError::Panicked
+}
+
 impl<T> Job<T> {
     /// Waits for the job's end.
     pub(crate) async fn wait(&mut self) -> Result<T, ChunkError> {
-        (&mut self.handle).await.map_err(|error| {
-            tracing::error!(%error, "a storage thread panicked");
-            self.broken.cancel();
-            ChunkError::Panicked
-        })
+        (&mut self.handle).await.map_err(|error| panicked(&self.broken, error))
     }
 
     /// Whether the job has ended, so that waiting would not wait.
@@ -292,5 +317,12 @@ mod tests {
         assert!(matches!(outcome, Err(ChunkError::Panicked)));
         assert!(broken.is_cancelled());
         assert_eq!(blocking.run(|| 7).await.unwrap(), 7);
+
+        let broken = CancellationToken::new();
+        let blocking = Blocking::new(Rules::new(1, true), broken.clone());
+        let on_the_spot = || -> Option<(u64, ())> { panic!("as planned") };
+        let outcome = blocking.run_unless(on_the_spot, CancellationToken::new(), |_breath| ()).await;
+        assert!(matches!(outcome, Err(ChunkError::Panicked)));
+        assert!(broken.is_cancelled());
     }
 }

@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{Advice, AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::fs::{Advice, AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 /// Folder within the folder for files that are of no use and may still tell something. What is in it is never read, used
 /// or deleted by the service.
@@ -52,6 +52,12 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn create_new(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
     /// Opens a file for reading and syncing; `None` when there is none.
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>>;
+    /// As [`Disk::open`], but only if that needs nothing from the disk; `None` also when there is no such file, or when
+    /// nobody can tell.
+    fn open_cached(&self, name: &str) -> Option<Box<dyn DiskFile>> {
+        let _nobody_can_tell = name;
+        None
+    }
     /// Opens a file for reading and writing, and makes it if there is none (mode 0600).
     fn open_or_create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
     /// Removes a name. Returns whether it was there.
@@ -87,6 +93,12 @@ pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Appends exactly so many bytes from there to the buffer, or fails with `UnexpectedEof`.
     fn read_at(&self, buffer: &mut Vec<u8>, length: usize, offset: u64) -> io::Result<()>;
+    /// The first so many bytes, but only if that needs nothing from the disk; `None` also when there are fewer, or when
+    /// nobody can tell.
+    fn read_cached(&self, length: usize) -> Option<Vec<u8>> {
+        let _nobody_can_tell = length;
+        None
+    }
     /// The file's length.
     fn size(&self) -> io::Result<u64>;
     /// Takes room on the disk for so many bytes without changing the length. A disk that cannot is no error.
@@ -206,6 +218,13 @@ impl Disk for FolderDisk {
         }
     }
 
+    fn open_cached(&self, name: &str) -> Option<Box<dyn DiskFile>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Of Linux 5.12 (`openat2(2)`).
+        let file = rustix::fs::openat2(&self.folder, name, flags, Mode::empty(), ResolveFlags::CACHED);
+        Some(Box::new(File::from(file.ok()?)))
+    }
+
     fn open_or_create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = retry_on_intr(|| rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR))?;
@@ -311,6 +330,13 @@ impl DiskFile for File {
         Ok(())
     }
 
+    fn read_cached(&self, length: usize) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; length];
+        // Of Linux 4.14; what is not in the page cache is not read, and what comes ends there (`preadv2(2)`).
+        let read = rustix::io::preadv2(self, &mut [IoSliceMut::new(&mut buffer)], 0, ReadWriteFlags::NOWAIT);
+        (read == Ok(length)).then_some(buffer)
+    }
+
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
@@ -339,6 +365,21 @@ impl DiskFile for File {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_memory_is_read_without_the_disk_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open_folder(folder.path()).unwrap();
+        disk.create_new("x.blob").unwrap().write_at(b"content", 0).unwrap();
+        std::os::unix::fs::symlink("x.blob", folder.path().join("link")).unwrap();
+        assert!(disk.open_cached("y.blob").is_none() && disk.open_cached("link").is_none());
+        // A file system that cannot say what it has in memory has nothing at hand.
+        if let Some(file) = disk.open_cached("x.blob") {
+            assert_eq!(file.size().unwrap(), 7);
+            assert!([None, Some(b"content".to_vec())].contains(&file.read_cached(7)));
+            assert_eq!(file.read_cached(8), None, "it is shorter");
+        }
+    }
 
     #[test]
     fn a_quarantine_keeps_every_file_that_was_moved_there() {

@@ -4,6 +4,9 @@
 //! place with the same sums vouches for the list of pieces; without one the whole chunk is summed up instead, and the
 //! file may be rebuilt. Then each piece is checked before any byte of it is handed out.
 //!
+//! A small chunk whose files are in memory is read on the spot, without a thread that may block. Whatever that does not
+//! find as it should be is left to the ordinary way, which looks closer.
+//!
 //! Bytes that do not verify, and errors of the disk, are read once more past the page cache before they are reported.
 //! (`posix_fadvise(POSIX_FADV_DONTNEED)`: the pages of a chunk are clean, so the kernel drops them at once. `O_DIRECT`
 //! would need aligned buffers and is not offered by every file system.)
@@ -90,6 +93,11 @@ impl ChunkStore {
             return Err(ChunkError::ReadOffsetOutOfRange { size: claims.size_bytes });
         }
         let (disk, stop) = (Arc::clone(&self.disk), self.tasks.stop_signal());
+        let at_hand = || {
+            let mut reader = RangeReader::of_cached(self.disk.as_ref(), place, claims, range, frame_bytes)?;
+            let (moved_bytes, first) = (claims.size_bytes, reader.next_frame());
+            Some((moved_bytes, first.map(|first| (reader, first, false))))
+        };
         let job = move |breath: &mut Breath| {
             let opened = open(disk.as_ref(), &place, &claims, breath)?;
             let chk_lost = opened.chk_lost;
@@ -98,7 +106,8 @@ impl ChunkStore {
             let first = reader.next_frame()?;
             Ok::<_, ChunkError>((reader, first, chk_lost))
         };
-        let (reader, first, chk_lost) = self.noted(place, claims, self.blocking.run_long(stop, job).await?)?;
+        let (reader, first, chk_lost) =
+            self.noted(place, claims, self.blocking.run_unless(at_hand, stop, job).await?)?;
         if chk_lost {
             self.heal(place).await;
         }
@@ -168,6 +177,24 @@ impl ChunkStore {
     }
 }
 
+/// Chunks of at most so many bytes are read on the spot when they are in memory: opening, copying and checking that much
+/// takes less than having a thread do it.
+const ON_THE_SPOT_BYTES_MAX: u64 = PIECE_BYTES;
+
+/// The bytes of a small chunk that is in memory, both files of it, and as the metadata has it; `None` is no judgement of it.
+fn cached(disk: &dyn Disk, place: &ChunkBinding, claims: &ReadClaims) -> Option<(Opened, Vec<u8>)> {
+    if claims.size_bytes > ON_THE_SPOT_BYTES_MAX {
+        return None;
+    }
+    let chk = disk.open_cached(&chk_name(place.chunk))?;
+    let chk_bytes = chk.size().ok().filter(|size| *size <= ON_THE_SPOT_BYTES_MAX)?;
+    let Chk { binding, sums } = Chk::parse(&chk.read_cached(index(chk_bytes))?).ok()?;
+    let file = disk.open_cached(&blob_name(place.chunk))?;
+    let is_right = same_place(&binding, place) && agree(&sums, claims) && file.size().ok()? == claims.size_bytes;
+    let bytes = file.read_cached(index(claims.size_bytes)).filter(|bytes| pieces_match(bytes, &sums.pieces));
+    bytes.filter(|_| is_right).map(|bytes| (Opened { file, pieces: sums.pieces, chk_lost: false }, bytes))
+}
+
 /// Opens a chunk and finds a list of pieces that the metadata vouches for.
 fn open(disk: &dyn Disk, place: &ChunkBinding, claims: &ReadClaims, breath: &mut Breath) -> Result<Opened, ChunkError> {
     match listed(disk, place.chunk)? {
@@ -233,6 +260,22 @@ impl RangeReader {
         Self { place, claims, file, pieces, at: range.offset, end, frame_bytes, ready: Bytes::new() }
     }
 
+    /// A reader that has all it will need; `None` when the chunk is too large for that, or anything about it takes a closer
+    /// look or the disk.
+    fn of_cached(
+        disk: &dyn Disk,
+        place: ChunkBinding,
+        claims: ReadClaims,
+        range: Range,
+        frame_bytes: u64,
+    ) -> Option<Self> {
+        let (opened, bytes) = cached(disk, &place, &claims)?;
+        let mut reader = Self::new(place, opened, claims, range, frame_bytes);
+        reader.ready = Bytes::from(bytes);
+        reader.ready.advance(index(range.offset));
+        Some(reader)
+    }
+
     /// Whether another frame follows.
     pub(crate) fn has_more(&self) -> bool {
         self.at < self.end
@@ -291,4 +334,50 @@ fn pieces_match(bytes: &[u8], pieces: &[u32]) -> bool {
 /// A length or index that is known to fit into memory.
 fn index(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::world::{World, blob, chk, claims, pattern, place};
+
+    fn on_the_spot(world: &World, place: ChunkBinding, bytes: &[u8], range: Range) -> Option<Vec<u8>> {
+        let mut reader = RangeReader::of_cached(world.store.disk.as_ref(), place, claims(bytes), range, 1000)?;
+        let mut read = Vec::new();
+        while let Some(frame) = reader.next_frame().unwrap() {
+            assert_eq!(frame.offset, range.offset + read.len() as u64);
+            read.extend_from_slice(&frame.bytes);
+        }
+        Some(read)
+    }
+
+    #[tokio::test]
+    async fn a_small_chunk_is_read_on_the_spot_if_both_files_of_it_are_as_they_should_be() {
+        let (world, place, bytes) = (World::new(), place(1), pattern(4096, 1));
+        world.put_sealed(place, &bytes).await;
+        for (from, limit, to) in [(0, None, 4096), (0, Some(1), 1), (1000, Some(2500), 3500), (4096, None, 4096)] {
+            let read = on_the_spot(&world, place, &bytes, Range { offset: from as u64, limit });
+            assert_eq!(read.as_deref(), Some(&bytes[from..to]));
+        }
+        let whole = Range { offset: 0, limit: None };
+        assert_eq!(on_the_spot(&world, place, &pattern(4096, 2), whole), None, "the metadata has other sums");
+        for name in [blob(&place), chk(&place)] {
+            let flip = |content: &mut Vec<u8>| content[70] ^= 1;
+            world.disk.damage(&name, flip);
+            assert_eq!(on_the_spot(&world, place, &bytes, whole), None, "{name} is damaged");
+            world.disk.damage(&name, flip);
+        }
+        world.disk.damage(&blob(&place), |content| content.push(0));
+        assert_eq!(on_the_spot(&world, place, &bytes, whole), None, "it is too long");
+    }
+
+    #[tokio::test]
+    async fn a_chunk_of_more_than_a_piece_is_left_to_a_thread() {
+        for (size, is_read) in [(65_536, true), (65_537, false)] {
+            let (world, place, bytes) = (World::new(), place(1), pattern(size, 1));
+            world.put_sealed(place, &bytes).await;
+            let read = on_the_spot(&world, place, &bytes, Range { offset: 0, limit: None });
+            assert_eq!(read, is_read.then_some(bytes));
+        }
+    }
 }

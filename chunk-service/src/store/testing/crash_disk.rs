@@ -347,6 +347,10 @@ impl Disk for CrashDisk {
         Ok(state.names.get(name).map(|inode| state.open(self, *inode)))
     }
 
+    fn open_cached(&self, name: &str) -> Option<Box<dyn DiskFile>> {
+        self.open(name).unwrap()
+    }
+
     fn open_or_create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         match self.open(name)? {
             Some(file) => Ok(file),

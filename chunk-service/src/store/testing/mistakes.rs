@@ -142,6 +142,10 @@ impl Disk for MistakenDisk {
         Ok(self.inner.open(name)?.map(|file| self.file(name, file, false)))
     }
 
+    fn open_cached(&self, name: &str) -> Option<Box<dyn DiskFile>> {
+        self.inner.open_cached(name).map(|file| self.file(name, file, false))
+    }
+
     fn open_or_create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         self.inner.open_or_create(name).map(|file| self.file(name, file, false))
     }
@@ -235,6 +239,10 @@ impl DiskFile for MistakenFile {
 
     fn read_at(&self, buffer: &mut Vec<u8>, length: usize, offset: u64) -> io::Result<()> {
         self.inner.read_at(buffer, length, offset)
+    }
+
+    fn read_cached(&self, length: usize) -> Option<Vec<u8>> {
+        self.inner.read_cached(length)
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -51,6 +51,11 @@ impl DiskFile for CrashFile {
         })
     }
 
+    fn read_cached(&self, length: usize) -> Option<Vec<u8>> {
+        let mut buffer = Vec::new();
+        self.read_at(&mut buffer, length, 0).is_ok().then_some(buffer)
+    }
+
     fn size(&self) -> io::Result<u64> {
         self.with(|content| Ok(content.cached.len() as u64))
     }
