@@ -10,6 +10,9 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::pages::{Page, entries};
 
+/// What listing them is called in errors.
+const LIST_BLOBS: &str = "list blobs";
+
 /// Which blobs to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListOptions {
@@ -35,10 +38,10 @@ impl Client {
         self.blob_of(answer.blob, &operation)
     }
 
-    /// Lists blobs, page by page as the stream is read.
+    /// Lists blobs, page by page as the stream is read; from the second page on, the next one is fetched meanwhile.
     pub fn list_blobs(&self, options: ListOptions) -> impl Stream<Item = Result<Blob, Error>> + Send + 'static {
-        let client = self.clone();
-        entries(move |page_token| {
+        let (client, converter) = (self.clone(), self.clone());
+        let fetch = move |page_token| {
             let client = client.clone();
             let message = pb::ListBlobsRequest {
                 tenant_id: client.tenant_id(),
@@ -48,16 +51,15 @@ impl Client {
                 deleted: options.deleted,
             };
             async move { client.page_of_blobs(message).await }
-        })
+        };
+        entries(fetch, move |blob| converter.blob_of(Some(blob), LIST_BLOBS))
     }
 
-    async fn page_of_blobs(&self, message: pb::ListBlobsRequest) -> Result<Page<Blob>, Error> {
-        let operation = "list blobs";
+    async fn page_of_blobs(&self, message: pb::ListBlobsRequest) -> Result<Page<pb::Blob>, Error> {
         let answer = self
-            .metadata(operation, message, |mut service, message| async move { service.list_blobs(message).await })
+            .metadata(LIST_BLOBS, message, |mut service, message| async move { service.list_blobs(message).await })
             .await?;
-        let blobs = answer.blobs.into_iter().map(|blob| self.blob_of(Some(blob), operation));
-        Ok((blobs.collect::<Result<_, _>>()?, answer.next_page_token))
+        Ok((answer.blobs, answer.next_page_token))
     }
 
     /// Deletes a blob. From the answer on no call sees it but [`Client::undelete_blob`].

@@ -92,7 +92,7 @@ impl Client {
     /// Lists the chunks that were found missing or damaged and have not been found sound since. Needs the admin token.
     pub fn list_damaged_chunks(&self) -> impl Stream<Item = Result<pb::DamagedChunk, Error>> + Send + 'static {
         let client = self.clone();
-        entries(move |page_token| {
+        let fetch = move |page_token| {
             let client = client.clone();
             async move {
                 let message = pb::ListDamagedChunksRequest { page_size: 0, page_token };
@@ -103,7 +103,8 @@ impl Client {
                     .await?;
                 Ok((answer.chunks, answer.next_page_token))
             }
-        })
+        };
+        entries(fetch, Ok)
     }
 
     /// Waits, at most this long, until uploads that were dropped have been given up at the service too, so that what

@@ -91,7 +91,7 @@ impl Client {
     /// Lists the tenants in the order of their ids, page by page as the stream is read. Needs the admin token.
     pub fn list_tenants(&self) -> impl Stream<Item = Result<pb::Tenant, Error>> + Send + 'static {
         let client = self.clone();
-        entries(move |page_token| {
+        let fetch = move |page_token| {
             let client = client.clone();
             async move {
                 let message = pb::ListTenantsRequest { page_size: 0, page_token };
@@ -101,7 +101,8 @@ impl Client {
                 let answer = client.metadata("list tenants", message, method).await?;
                 Ok((answer.tenants, answer.next_page_token))
             }
-        })
+        };
+        entries(fetch, Ok)
     }
 
     /// Changes a tenant: a quota that is given replaces the whole quota, a class that is not `Unspecified` the class.

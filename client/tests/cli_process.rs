@@ -212,6 +212,10 @@ fn the_benchmark_finds_what_an_earlier_run_has_left_and_no_other_seed_s() {
     assert_eq!((&read[0]["operations"], &read[0]["clients"]), (&30.into(), &2.into()));
     let listed = phases(&user.line("bench list -t posts --existing --concurrency 1 --json").ok());
     assert_eq!(listed[0]["entries"], 30);
+    let again = "bench list -t posts --existing --concurrency 1 --repeat --duration 1s --json";
+    // The second time it once was taken to have ended with its first page.
+    let entries = phases(&user.line(again).ok())[0]["entries"].as_u64().unwrap();
+    assert!(entries > 30 && entries.is_multiple_of(30), "{entries}");
     user.line("bench delete -t posts --existing --seed 2").failed(3, &["--seed 2"]);
     user.line("bench delete -t posts --existing --count 10").ok();
     assert_eq!(user.line("list-blobs -t posts").ok().lines().count(), 20);

@@ -71,6 +71,7 @@ impl Position {
         if self.finished && turns == Turns::Once {
             return Ok(None);
         }
+        self.finished = false;
         let options = ListOptions { page_size: super::PAGE_SIZE, ..ListOptions::default() };
         let began = Instant::now();
         let mut blobs = self.blobs.take().unwrap_or_else(|| Box::pin(client.list_blobs(options)));
