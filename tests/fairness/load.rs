@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
-use mini_tectonic_client::{Blob, Client, ClientConfig, DownloadOptions, Sink, Source, UploadOptions};
+use mini_tectonic_client::{Blob, BlobId, Client, ClientConfig, DownloadOptions, Sink, Source, UploadOptions};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -179,15 +179,22 @@ impl Job {
     /// One operation; a put returns its blob.
     async fn once(&self, serial: usize) -> Result<Option<Blob>> {
         match self.kind {
-            Kind::GoldWrites | Kind::BronzePuts => put(&self.client, &self.source).await.map(Some),
-            Kind::GoldReads | Kind::BronzeGets => {
-                let blob = self.blobs.get(serial % self.blobs.len().max(1)).context("a blob to read")?;
+            Kind::GoldWrites | Kind::BronzePuts => return put(&self.client, &self.source).await.map(Some),
+            Kind::GoldReads => {
+                let (_blob, bytes) = self.client.read(self.blob(serial)?, self.kind.bytes() as u64).await?;
+                ensure!(bytes.len() == self.kind.bytes(), "a read ended early");
+            }
+            Kind::BronzeGets => {
                 let sink = Sink::Writer(Box::new(std::io::sink()));
-                let read = self.client.download(blob.blob_id, DownloadOptions::default(), sink).await?;
+                let read = self.client.download(self.blob(serial)?, DownloadOptions::default(), sink).await?;
                 ensure!(read.bytes == self.kind.bytes() as u64, "a read ended early");
-                Ok(None)
             }
         }
+        Ok(None)
+    }
+
+    fn blob(&self, serial: usize) -> Result<BlobId> {
+        self.blobs.get(serial % self.blobs.len().max(1)).map(|blob| blob.blob_id).context("a blob to read")
     }
 }
 
