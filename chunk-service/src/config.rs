@@ -108,8 +108,9 @@ pub const DISK_THREADS_KEPT: Duration = Duration::from_millis(100);
 #[group(id = "chunk_tuning")]
 #[command(next_help_heading = "Chunk tuning")]
 pub struct Tuning {
-    /// Frame size of reads: 1 byte to 1 MiB; whole 64 KiB pieces are cheapest
-    #[arg(long, env = "MINI_TECTONIC_READ_FRAME_SIZE", value_name = "SIZE", default_value = "256KiB", value_parser = size)]
+    /// Frame size of reads: 1 byte to 1 MiB; whole 64 KiB pieces are cheapest. Less while many read, so that all frames
+    /// together stay small
+    #[arg(long, env = "MINI_TECTONIC_READ_FRAME_SIZE", value_name = "SIZE", default_value = "512KiB", value_parser = size)]
     pub read_frame_size: u64,
     /// How long an open write is kept after its stream broke, for the writer to go on
     #[arg(long, env = "MINI_TECTONIC_WRITE_SESSION_KEPT", value_name = "DURATION", default_value = "60s", value_parser = duration)]
@@ -180,7 +181,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            read_frame_size: limits::FRAME_BYTES,
+            read_frame_size: limits::READ_FRAME_BYTES,
             write_session_kept: limits::WRITE_SESSION_KEPT,
             write_sessions_max: 1024,
             write_sessions_per_tenant: 256,

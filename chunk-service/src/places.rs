@@ -93,6 +93,11 @@ impl Places {
         Ok(Place { places: Arc::clone(self), tenant: account.tenant.clone(), bytes })
     }
 
+    /// Calls that have one.
+    pub(crate) fn count(&self) -> u64 {
+        self.lock().all.count
+    }
+
     fn fits(&self, class: TrafficClass, all: Sum, own: Sum) -> bool {
         let Bounds { count, count_per_tenant, bytes, .. } = self.bounds;
         let open_to = |most: u64| match class {

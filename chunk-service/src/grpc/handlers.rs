@@ -16,7 +16,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 use super::convert;
 use super::credential::bearer;
 use super::list_stream::{self, ListStream};
-use super::read_stream::{Held, ReadStream};
+use super::read_stream::{self, Held, ReadStream};
 use crate::error::ChunkError;
 use crate::node::{Node, ReadGrant, WriteGrant};
 use crate::places::{Bounds, Places};
@@ -121,7 +121,8 @@ impl Handlers {
         convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
         carry(request.extensions(), grant.account.class);
         let pacer = self.node.paces.read(grant.account.tenant.as_ref(), grant.pace)?;
-        let (range, frame_bytes) = (convert::range(request.get_ref()), self.node.tuning.read_frame_size);
+        let range = convert::range(request.get_ref());
+        let frame_bytes = read_stream::frame_bytes(self.node.tuning.read_frame_size, self.read_streams.count() + 1);
         let left = grant.claims.size_bytes.saturating_sub(range.offset);
         // One frame is sent while the next is read.
         let held = range.limit.map_or(left, |limit| limit.min(left)).min(2 * frame_bytes);

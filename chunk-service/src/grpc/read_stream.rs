@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use proto::limits::{MIB, PIECE_BYTES};
 use proto::pb::ReadChunkResponse;
 use proto::status::to_status;
 use tokio::sync::mpsc;
@@ -24,6 +25,16 @@ use crate::pace::Pacer;
 use crate::places::Place;
 use crate::store::ChunkStore;
 use crate::store::reading::RangeReader;
+
+/// What the frames of all streams may hold together before they are made smaller.
+const FRAMES_BYTES: u64 = 16 * MIB;
+
+/// The frame size of one of so many streams: at most `largest`, and less, as far as whole pieces allow, when with two frames
+/// each they would hold more than [`FRAMES_BYTES`].
+pub(super) fn frame_bytes(largest: u64, streams: u64) -> u64 {
+    let share = FRAMES_BYTES / (2 * streams.max(1));
+    (share - share % PIECE_BYTES).max(PIECE_BYTES).min(largest)
+}
 
 type Answer = Result<ReadChunkResponse, ChunkError>;
 /// An answer that its sender can still change.
@@ -181,6 +192,15 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+
+    #[test]
+    fn frames_are_smaller_the_more_streams_there_are_but_never_less_than_a_piece() {
+        const KIB: u64 = proto::limits::KIB;
+        for (streams, bytes) in [(1, 512), (16, 512), (17, 448), (32, 256), (64, 128), (100, 64), (10_000, 64)] {
+            assert_eq!(frame_bytes(512 * KIB, streams), bytes * KIB, "{streams} streams");
+        }
+        assert_eq!(frame_bytes(1, 1), 1, "as it was told");
+    }
 
     /// A service that stopped in the middle of a read once ended the stream in good order when the client had just taken
     /// the last frame: the reason was left in a place where nobody looked any more, and bytes were missing with code OK.

@@ -44,7 +44,7 @@ async fn ranges_come_in_equal_frames_of_exactly_what_was_asked_for() {
         let to = from.saturating_add(wanted).min(bytes.len());
         assert!(frames.concat() == bytes[from..to], "from {offset}, {limit} bytes");
         let (last, others) = frames.split_last().unwrap();
-        assert!(others.iter().all(|frame| frame.len() == 262_144) && last.len() <= 262_144);
+        assert!(others.iter().all(|frame| frame.len() == 524_288) && last.len() <= 524_288);
     }
     assert!(client.read_messages(&place, &capability, 1_000_000, 0).await.unwrap().is_empty());
     let beyond = client.read(&place, &capability, 1_000_001, 0).await.unwrap_err();

@@ -21,7 +21,7 @@ async fn a_layout_permits_to_read_exactly_what_was_written() {
     let mut metadata = world.metadata(&token);
     let layout = metadata.get_blob_layout(layout_of(&blob.blob_id, 0, 0)).await.unwrap().into_inner();
     assert_eq!((layout.blob.as_ref(), layout.next_read_offset), (Some(&blob), None));
-    assert_eq!((layout.frame_size_bytes, layout.max_frame_size_bytes), (262_144, 1_048_576));
+    assert_eq!((layout.frame_size_bytes, layout.max_frame_size_bytes), (524_288, 1_048_576));
     let parts = [&b"hello, wid"[..], b"e world!"];
     for (block, bytes) in layout.blocks.iter().zip(parts) {
         let chunk = &block.chunks[0];

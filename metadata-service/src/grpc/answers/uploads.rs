@@ -1,6 +1,6 @@
 //! Uploads and blobs.
 
-use proto::limits::{FRAME_BYTES, FRAME_BYTES_MAX};
+use proto::limits::{FRAME_BYTES, FRAME_BYTES_MAX, READ_FRAME_BYTES};
 use proto::pb;
 
 use super::{FromAnswer, timestamp};
@@ -156,7 +156,7 @@ impl FromAnswer<ReadPlan> for pb::GetBlobLayoutResponse {
             blob: Some(blob.into()),
             blocks: blocks.into_iter().map(block_layout).collect(),
             next_read_offset,
-            frame_size_bytes: FRAME_BYTES,
+            frame_size_bytes: READ_FRAME_BYTES,
             max_frame_size_bytes: FRAME_BYTES_MAX,
         }
     }
