@@ -24,6 +24,10 @@ pub(crate) const QUARANTINE: &str = ".quarantine";
 /// How many files of the same name it takes; a chunk is moved there once or twice in its life.
 const QUARANTINED_MAX: u32 = 1000;
 
+/// How files are opened to be read. With `NOATIME` beside it, where that is allowed: the first read of a file would write
+/// its inode otherwise, and wait for the file system's journal to do so.
+const READING: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 /// Room on the disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Space {
@@ -210,8 +214,13 @@ impl Disk for FolderDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match retry_on_intr(|| rustix::fs::openat(&self.folder, name, flags, Mode::empty())) {
+        let open = |flags| retry_on_intr(|| rustix::fs::openat(&self.folder, name, flags, Mode::empty()));
+        let opened = match open(READING | OFlags::NOATIME) {
+            // Only a file's owner may ask for that.
+            Err(Errno::PERM) => open(READING),
+            opened => opened,
+        };
+        match opened {
             Ok(file) => Ok(Some(Box::new(File::from(file)))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
@@ -219,7 +228,7 @@ impl Disk for FolderDisk {
     }
 
     fn open_cached(&self, name: &str) -> Option<Box<dyn DiskFile>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = READING | OFlags::NOATIME;
         // Of Linux 5.12 (`openat2(2)`).
         let file = rustix::fs::openat2(&self.folder, name, flags, Mode::empty(), ResolveFlags::CACHED);
         Some(Box::new(File::from(file.ok()?)))
@@ -379,6 +388,20 @@ mod tests {
             assert!([None, Some(b"content".to_vec())].contains(&file.read_cached(7)));
             assert_eq!(file.read_cached(8), None, "it is shorter");
         }
+    }
+
+    #[test]
+    fn reading_a_file_leaves_no_trace_on_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open_folder(folder.path()).unwrap();
+        let path = folder.path().join("x.blob");
+        disk.create_new("x.blob").unwrap().write_at(b"content", 0).unwrap();
+        // Older than the last write, so that a file system that notes reads at all would note the next one.
+        let long_ago = std::time::SystemTime::UNIX_EPOCH;
+        File::open(&path).unwrap().set_times(std::fs::FileTimes::new().set_accessed(long_ago)).unwrap();
+        disk.open("x.blob").unwrap().unwrap().read_at(&mut Vec::new(), 7, 0).unwrap();
+        disk.open_cached("x.blob").and_then(|file| file.read_cached(7));
+        assert_eq!(path.metadata().unwrap().accessed().unwrap(), long_ago);
     }
 
     #[test]
