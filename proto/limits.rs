@@ -14,7 +14,7 @@ pub const PIECE_BYTES: u64 = 64 * KIB;
 /// Payload of one message of a write, unless the writer chooses otherwise.
 pub const FRAME_BYTES: u64 = 256 * KIB;
 /// Payload of one message of a read while few read: 1 GiB, read from the page cache and verified, came at 970 MB/s in such
-/// messages, 920 in those of 1 MiB, 830 of 256 KiB, 730 of 128 KiB (medians of ten, 2 cores, both services and the client on
+/// messages, 900 in those of 1 MiB, 830 of 256 KiB, 730 of 128 KiB (medians of five or more, 2 cores, services and client on
 /// them).
 pub const READ_FRAME_BYTES: u64 = 512 * KIB;
 /// Largest payload of one stream message that is taken.
