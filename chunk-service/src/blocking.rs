@@ -205,14 +205,17 @@ impl Blocking {
         job.wait().await
     }
 
-    /// As [`Blocking::run_long`] for what may be at hand: that is looked at in the same turn, where this is called, and must
-    /// wait for nothing. The job runs only if nothing comes of it; else it is what so many bytes were moved for.
+    /// As [`Blocking::run_long`] for what may be at hand. `at_hand` looks for it in the same turn and on the caller's
+    /// thread, so it must wait for nothing; it returns what it found and how many bytes it moved. The job runs only if
+    /// that is nothing.
     pub(crate) async fn run_unless<T: Send + 'static>(
         &self,
         at_hand: impl FnOnce() -> Option<(u64, T)>,
         stop: CancellationToken,
         job: impl FnOnce(&mut Breath) -> T + Send + 'static,
     ) -> Result<T, ChunkError> {
+        // Many that are at hand would hold the thread: each is a step after which the runtime may have others go on.
+        tokio::task::coop::consume_budget().await;
         let mut turn = self.scheduler.turn(&self.account, false).await?;
         turn.begin(0);
         let found =

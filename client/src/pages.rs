@@ -42,10 +42,10 @@ where
     async fn turn(&mut self) -> Result<bool, Error> {
         let (entries, token) = match std::mem::replace(&mut self.next, Next::Nothing) {
             Next::Behind(token) => (self.fetch)(token).await?,
-            Next::Coming(mut fetching) => match fetching.join_next().await {
-                Some(page) => page.map_err(|_panicked| apart::ended_early())??,
-                None => return Ok(false),
-            },
+            Next::Coming(mut fetching) => {
+                let fetched = fetching.join_next().await.ok_or_else(apart::ended_early)?;
+                fetched.map_err(|_panicked| apart::ended_early())??
+            }
             Next::Nothing => return Ok(false),
         };
         self.entries = entries.into_iter();

@@ -33,8 +33,8 @@ pub(crate) fn is_back(now: Usage, baseline: Usage) -> bool {
 pub(crate) struct Row {
     /// Its name.
     pub(crate) attack: String,
-    /// How long honest puts and gets took before.
-    pub(crate) before: [Percentiles; 2],
+    /// How long honest puts and gets took so far while nobody attacked.
+    pub(crate) alone: [Percentiles; 2],
     /// What they did meanwhile.
     pub(crate) during: Done,
     /// What the services held before anything happened.
@@ -67,40 +67,34 @@ impl Row {
         if let Err(wrong) = &self.seen {
             say(wrong.clone());
         }
-        for (what, before, during) in self.times().into_iter().filter(|_| judges_times) {
-            if during.p99 > UNNOTICED.max(before.p99 * TIMES) {
-                say(format!("p99 of {what} went from {:?} to {:?}", before.p99, during.p99));
+        for (what, alone, during) in self.times().into_iter().filter(|_| judges_times) {
+            if during.p99 > UNNOTICED.max(alone.p99 * TIMES) {
+                say(format!("p99 of {what} went from {:?} to {:?}", alone.p99, during.p99));
             }
         }
         broken
     }
 
     fn times(&self) -> [(&'static str, Percentiles, Percentiles); 2] {
-        let [puts, gets] = self.before;
+        let [puts, gets] = self.alone;
         [("puts", puts, self.during.puts()), ("gets", gets, self.during.gets())]
     }
 }
 
 /// The first lines of the table.
 pub(crate) const HEAD: &str = "\
-                            honest: operations, ms at p50 and p99 (p99 before), ratio    services at most
-attack             seconds  errors  puts   p50    p99 (before) ratio  gets   p50    p99 (before) ratio  +MiB    fds  thr  conns  back  seen";
+                            honest: operations, ms at p50 and p99 (p99 alone), ratio     services at most
+attack             seconds  errors  puts   p50    p99  (alone) ratio  gets   p50    p99  (alone) ratio  +MiB    fds  thr  conns  back  seen";
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
         let errors = self.during.errors.len();
         write!(f, "{:<18} {:>7.1} {errors:>7}", self.attack, self.lasted.as_secs_f64())?;
-        for (_, before, during) in self.times() {
-            let (Percentiles { count, p50, p99 }, p99_before) = (during, ms(before.p99));
-            let ratio = ms(p99) / p99_before.max(f64::EPSILON);
-            write!(
-                f,
-                " {count:>5} {:>5.0} {:>6.0} {:>8} {ratio:>5.1}",
-                ms(p50),
-                ms(p99),
-                format!("({p99_before:.0})")
-            )?;
+        for (_, alone, during) in self.times() {
+            let (Percentiles { count, p50, p99 }, p99_alone) = (during, ms(alone.p99));
+            let ratio = ms(p99) / p99_alone.max(f64::EPSILON);
+            write!(f, " {count:>5} {:>5.0} {:>6.0} {:>8} {ratio:>5.1}", ms(p50), ms(p99), format!("({p99_alone:.0})"))?;
         }
         let Usage { memory, descriptors, threads, hostile, .. } = self.peak;
         let more = memory.saturating_sub(self.baseline.memory) >> 20;

@@ -51,6 +51,13 @@ impl Percentiles {
 }
 
 impl Done {
+    /// Adds what they did later.
+    pub(crate) fn add(&mut self, later: Self) {
+        self.puts.extend(later.puts);
+        self.gets.extend(later.gets);
+        self.errors.extend(later.errors);
+    }
+
     /// Times of puts.
     pub(crate) fn puts(&self) -> Percentiles {
         Percentiles::of(&self.puts)
