@@ -33,6 +33,8 @@ pub(crate) fn is_back(now: Usage, baseline: Usage) -> bool {
 pub(crate) struct Row {
     /// Its name.
     pub(crate) attack: String,
+    /// How often it was run.
+    pub(crate) runs: usize,
     /// How long honest puts and gets took so far while nobody attacked.
     pub(crate) alone: [Percentiles; 2],
     /// What they did meanwhile.
@@ -67,12 +69,35 @@ impl Row {
         if let Err(wrong) = &self.seen {
             say(wrong.clone());
         }
-        for (what, alone, during) in self.times().into_iter().filter(|_| judges_times) {
-            if during.p99 > UNNOTICED.max(alone.p99 * TIMES) {
-                say(format!("p99 of {what} went from {:?} to {:?}", alone.p99, during.p99));
-            }
+        if judges_times {
+            self.slower().into_iter().for_each(say);
         }
         broken
+    }
+
+    /// Which times of honest clients were beyond their bound, in words.
+    pub(crate) fn slower(&self) -> Vec<String> {
+        let beyond = |(_, alone, during): &(_, Percentiles, Percentiles)| during.p99 > UNNOTICED.max(alone.p99 * TIMES);
+        let told = |(what, alone, during): (_, Percentiles, Percentiles)| {
+            format!("p99 of {what} went from {:?} to {:?}", alone.p99, during.p99)
+        };
+        self.times().into_iter().filter(beyond).map(told).collect()
+    }
+
+    /// Adds another run of the same attack: what either did wrong stays, and times are those of both.
+    pub(crate) fn add(&mut self, again: Self) {
+        self.runs += again.runs;
+        self.alone = again.alone;
+        self.during.add(again.during);
+        self.peak = self.peak.max(again.peak);
+        self.lasted += again.lasted;
+        self.back = match (self.back, again.back) {
+            (Ok(first), Ok(second)) => Ok(first.max(second)),
+            (Err(left), _) | (_, Err(left)) => Err(left),
+        };
+        if self.seen.is_ok() {
+            self.seen = again.seen;
+        }
     }
 
     fn times(&self) -> [(&'static str, Percentiles, Percentiles); 2] {
@@ -83,14 +108,14 @@ impl Row {
 
 /// The first lines of the table.
 pub(crate) const HEAD: &str = "\
-                            honest: operations, ms at p50 and p99 (p99 alone), ratio     services at most
-attack             seconds  errors  puts   p50    p99  (alone) ratio  gets   p50    p99  (alone) ratio  +MiB    fds  thr  conns  back  seen";
+                                 honest: operations, ms at p50 and p99 (p99 alone), ratio     services at most
+attack             runs seconds  errors  puts   p50    p99  (alone) ratio  gets   p50    p99  (alone) ratio  +MiB    fds  thr  conns  back  seen";
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
         let errors = self.during.errors.len();
-        write!(f, "{:<18} {:>7.1} {errors:>7}", self.attack, self.lasted.as_secs_f64())?;
+        write!(f, "{:<18} {:>4} {:>7.1} {errors:>7}", self.attack, self.runs, self.lasted.as_secs_f64())?;
         for (_, alone, during) in self.times() {
             let (Percentiles { count, p50, p99 }, p99_alone) = (during, ms(alone.p99));
             let ratio = ms(p99) / p99_alone.max(f64::EPSILON);
@@ -107,5 +132,48 @@ impl fmt::Display for Row {
             Ok(seen) => write!(f, "  {seen}"),
             Err(wrong) => write!(f, "  WRONG: {wrong}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(millis: impl Iterator<Item = u64>) -> Row {
+        let during = Done::of_gets(millis.map(Duration::from_millis).collect());
+        let alone = Percentiles { count: 1000, p50: Duration::from_millis(5), p99: Duration::from_millis(20) };
+        Row {
+            attack: "an-attack".to_owned(),
+            runs: 1,
+            alone: [alone; 2],
+            during,
+            baseline: Usage::default(),
+            peak: Usage::default(),
+            lasted: Duration::from_secs(1),
+            back: Ok(Duration::ZERO),
+            seen: Ok(String::new()),
+        }
+    }
+
+    #[test]
+    fn what_befell_one_run_is_not_the_attacks_but_what_every_run_shows_is() {
+        let (fast, stalled) = (|| [5].into_iter().cycle().take(500), || [200].into_iter().cycle().take(20));
+        let mut once = row(fast().chain(stalled()));
+        assert_eq!(once.slower().len(), 1);
+        (0..4).for_each(|_| once.add(row(fast())));
+        assert_eq!((once.runs, once.broken(true)), (5, Vec::new()));
+
+        let mut always = row(fast().chain(stalled()));
+        (0..4).for_each(|_| always.add(row(fast().chain(stalled()))));
+        assert_eq!((always.broken(true).len(), always.broken(false).len()), (1, 0));
+    }
+
+    #[test]
+    fn what_a_run_did_wrong_stays_whatever_the_next_one_shows() {
+        let mut first = row([5].into_iter());
+        first.seen = Err("it was let in".to_owned());
+        first.back = Err(Usage { memory: 1 << 30, ..Usage::default() });
+        first.add(row([5].into_iter()));
+        assert_eq!(first.broken(true).len(), 2);
     }
 }

@@ -58,6 +58,12 @@ impl Done {
         self.errors.extend(later.errors);
     }
 
+    /// Gets that took so long each.
+    #[cfg(test)]
+    pub(crate) fn of_gets(gets: Vec<Duration>) -> Self {
+        Self { gets, ..Self::default() }
+    }
+
     /// Times of puts.
     pub(crate) fn puts(&self) -> Percentiles {
         Percentiles::of(&self.puts)

@@ -12,8 +12,11 @@
 //! * a minute after each attack there are no more connections, descriptors, threads, open writes and memory than before,
 //!   but for what honest clients have under way and what an allocator keeps;
 //! * in the long form, the 99th percentile of honest puts and gets stays within three times that of all that they did
-//!   while nobody attacked: the minute before everything and the pause before each attack. A pause alone has too few
-//!   operations: one commit of the file system's journal more or less makes its percentile.
+//!   while nobody attacked: the minute before everything and the pause before each attack.
+//!
+//! A disk that is busy for a fifth of a second holds up all twenty, and twenty operations are more than a hundredth of those
+//! of ten seconds. So an attack that was beside such slow ones is run again, a few times at most, and judged by the
+//! operations of all its runs: what the attack does stays in the percentile, what befell one run does not.
 //!
 //! ```text
 //! tests/hostile/run short      about a minute; limits that take time are short ones
@@ -49,6 +52,8 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const BEFORE: Duration = Duration::from_secs(4);
 /// How long in the long form before the first, whose baseline is that of services whose caches honest clients have filled.
 const BEFORE_ALL_LONG: Duration = Duration::from_secs(60);
+/// How often an attack is run whose honest times are beyond their bound.
+const RUNS_MAX: usize = 5;
 /// Descriptors of each service in the round in which they are few.
 const FEW_DESCRIPTORS: u32 = 1024;
 /// Attacks that take descriptors.
@@ -179,7 +184,16 @@ struct Field {
 }
 
 impl Field {
+    /// Runs an attack, in the long form until it can be told whether it is felt.
     async fn attack(&mut self, run: &Run, attack: Attack, few_descriptors: bool) -> Result<Row> {
+        let mut row = self.attack_once(run, attack, few_descriptors).await?;
+        while run.long && row.runs < RUNS_MAX && row.back.is_ok() && !row.slower().is_empty() {
+            row.add(self.attack_once(run, attack, few_descriptors).await?);
+        }
+        Ok(row)
+    }
+
+    async fn attack_once(&mut self, run: &Run, attack: Attack, few_descriptors: bool) -> Result<Row> {
         if run.long {
             self.alone.add(measure_honest(&self.honest, BEFORE).await?);
         }
@@ -192,7 +206,7 @@ impl Field {
         let back = self.wait_for_baseline().await?;
         let attack = if few_descriptors { format!("{}*", attack.name()) } else { attack.name() };
         let alone = [self.alone.puts(), self.alone.gets()];
-        Ok(Row { attack, alone, during, baseline: self.baseline, peak, lasted, back, seen })
+        Ok(Row { attack, runs: 1, alone, during, baseline: self.baseline, peak, lasted, back, seen })
     }
 
     /// Waits until everything is as before. Returns how long that took, or what is left.

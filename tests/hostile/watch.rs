@@ -35,7 +35,7 @@ pub(crate) struct Usage {
 
 impl Usage {
     /// The larger of each.
-    fn max(self, other: Self) -> Self {
+    pub(crate) fn max(self, other: Self) -> Self {
         Self {
             memory: self.memory.max(other.memory),
             descriptors: self.descriptors.max(other.descriptors),
