@@ -8,7 +8,7 @@ pub const BURST: Duration = Duration::from_secs(1);
 /// How long the streams of a tenant may have to wait for each other before no more of them are opened. Together with the
 /// least rate of bytes it keeps each of them well within the time in which a stream must come on.
 pub const BACKLOG: Duration = Duration::from_secs(5);
-/// The least rate of bytes: a frame a second.
+/// The least rate of bytes: a frame as it is written each second, or one as it is read every two.
 pub const BYTES_PER_SECOND_MIN: u64 = crate::limits::FRAME_BYTES;
 
 /// How fast a tenant may go. What is absent is not bounded. Requests are counted by the metadata service, requests and

@@ -1,5 +1,6 @@
 //! The one door to the disk: file work runs on threads that may block, a bounded number of them at a time, in the order
-//! that the [scheduler](crate::fairness) decides.
+//! that the [scheduler](crate::fairness) decides. Only what needs no disk, since it is in memory, is read where it is asked
+//! for, in a turn all the same.
 //!
 //! A job never waits for another job, so the bound cannot deadlock. A job that was started runs to its end whatever
 //! becomes of the task that asked for it, and keeps its place until then. So whoever changes a chunk's files must own
@@ -206,8 +207,8 @@ impl Blocking {
     }
 
     /// As [`Blocking::run_long`] for what may be at hand. `at_hand` looks for it in the same turn and on the caller's
-    /// thread, so it must wait for nothing; it returns what it found and how many bytes it moved. The job runs only if
-    /// that is nothing.
+    /// thread, whatever the class, so it must wait for no disk; it returns what it found and how many bytes it moved. The
+    /// job runs only if that is nothing.
     pub(crate) async fn run_unless<T: Send + 'static>(
         &self,
         at_hand: impl FnOnce() -> Option<(u64, T)>,
@@ -224,7 +225,11 @@ impl Blocking {
             turn.moved(moved_bytes);
             return Ok(found);
         }
-        let mut job = self.spawn(move || job(&mut Breath { turn: Some(turn), stop }));
+        let mut job = self.spawn(move || {
+            // What it waited for a thread is no use of the disk.
+            turn.begin(0);
+            job(&mut Breath { turn: Some(turn), stop })
+        });
         job.wait().await
     }
 

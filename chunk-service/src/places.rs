@@ -67,6 +67,22 @@ pub(crate) struct Place {
     bytes: u64,
 }
 
+/// A place that several parts of a call have, until all of them are done or one gives it back.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedPlace(Arc<Mutex<Option<Place>>>);
+
+impl SharedPlace {
+    /// Of this call.
+    pub(crate) fn new(place: Place) -> Self {
+        Self(Arc::new(Mutex::new(Some(place))))
+    }
+
+    /// Gives it back, whoever still has it.
+    pub(crate) fn give_back(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 impl Places {
     /// All of them free.
     pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
@@ -154,6 +170,19 @@ mod tests {
         drop(first);
         assert_eq!(taken(&places, "second", Silver, 1).len(), 3, "six in all");
         drop((second, gold));
+        assert!(places.is_free());
+    }
+
+    #[test]
+    fn a_shared_place_is_free_when_the_last_has_dropped_it_or_one_gave_it_back() {
+        let places = Places::new(BOUNDS);
+        let take = || SharedPlace::new(places.take(&account("first", TrafficClass::Gold), 1).unwrap());
+        let (first, second) = (take(), take());
+        let (of_first, of_second) = (first.clone(), second.clone());
+        drop(first);
+        second.give_back();
+        assert_eq!(places.count(), 1);
+        drop((of_first, of_second));
         assert!(places.is_free());
     }
 

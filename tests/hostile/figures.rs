@@ -12,8 +12,8 @@ const MEMORY_MORE: u64 = 256 << 20;
 const TIMES: u32 = 3;
 const UNNOTICED: Duration = Duration::from_millis(50);
 
-/// In this time every honest client has done something, however busy the machine is.
-const LONG_ENOUGH: Duration = Duration::from_secs(20);
+/// In this time some honest client has something under way.
+const LONG_ENOUGH: Duration = Duration::from_secs(1);
 /// Memory that may be kept when an attack is over: what allocators do not give back.
 const MEMORY_KEPT: u64 = 128 << 20;
 /// Descriptors, threads and open writes that come and go with honest clients.
@@ -35,8 +35,8 @@ pub(crate) struct Row {
     pub(crate) attack: String,
     /// How often it was run.
     pub(crate) runs: usize,
-    /// How long honest puts and gets took so far while nobody attacked.
-    pub(crate) alone: [Percentiles; 2],
+    /// What honest clients did before, while nobody attacked.
+    pub(crate) alone: Done,
     /// What they did meanwhile.
     pub(crate) during: Done,
     /// What the services held before anything happened.
@@ -57,7 +57,7 @@ impl Row {
         let mut broken = Vec::new();
         let mut say = |text: String| broken.push(format!("{}: {text}", self.attack));
         self.during.errors.iter().for_each(|error| say(format!("an honest client failed: {error}")));
-        if self.lasted > LONG_ENOUGH && (self.during.gets().count == 0 || self.during.puts().count == 0) {
+        if self.lasted > LONG_ENOUGH && self.during.gets().count + self.during.puts().count == 0 {
             say("honest clients did nothing".to_owned());
         }
         if self.peak.memory > self.baseline.memory + MEMORY_MORE {
@@ -84,10 +84,10 @@ impl Row {
         self.times().into_iter().filter(beyond).map(told).collect()
     }
 
-    /// Adds another run of the same attack: what either did wrong stays, and times are those of both.
+    /// Adds another run of the same attack: what either did wrong stays, and times are those of both, as those before are.
     pub(crate) fn add(&mut self, again: Self) {
         self.runs += again.runs;
-        self.alone = again.alone;
+        self.alone.add(again.alone);
         self.during.add(again.during);
         self.peak = self.peak.max(again.peak);
         self.lasted += again.lasted;
@@ -101,8 +101,8 @@ impl Row {
     }
 
     fn times(&self) -> [(&'static str, Percentiles, Percentiles); 2] {
-        let [puts, gets] = self.alone;
-        [("puts", puts, self.during.puts()), ("gets", gets, self.during.gets())]
+        let (alone, during) = (&self.alone, &self.during);
+        [("puts", alone.puts(), during.puts()), ("gets", alone.gets(), during.gets())]
     }
 }
 
@@ -141,11 +141,11 @@ mod tests {
 
     fn row(millis: impl Iterator<Item = u64>) -> Row {
         let during = Done::of_gets(millis.map(Duration::from_millis).collect());
-        let alone = Percentiles { count: 1000, p50: Duration::from_millis(5), p99: Duration::from_millis(20) };
+        let alone = Done::of_gets(vec![Duration::from_millis(20)]);
         Row {
             attack: "an-attack".to_owned(),
             runs: 1,
-            alone: [alone; 2],
+            alone,
             during,
             baseline: Usage::default(),
             peak: Usage::default(),

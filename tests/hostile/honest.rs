@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bytes::{Buf as _, Bytes};
 use mini_tectonic_client::{Client, DownloadOptions, Error, Sink, Source, UploadOptions};
 use tokio::task::JoinSet;
@@ -21,13 +21,39 @@ const POOL_BYTES: usize = 8 << 20;
 /// Between two operations of one client: the machine has to be left room in which an attack can be felt.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the clients did since somebody last asked.
-#[derive(Debug, Default)]
+/// Within which an operation ends, whatever happens to it: the client gives up long before.
+const ENDS_WITHIN: Duration = Duration::from_secs(300);
+
+/// What the clients did in some period.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Done {
     puts: Vec<Duration>,
     gets: Vec<Duration>,
     /// What went wrong.
     pub(crate) errors: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Put,
+    Get,
+}
+
+/// One operation that has ended.
+#[derive(Debug, Clone, Copy)]
+struct Operation {
+    kind: Kind,
+    began: Instant,
+    ended: Instant,
+}
+
+/// What the clients have done and are doing.
+#[derive(Debug, Default)]
+struct Record {
+    ended: Vec<Operation>,
+    /// Since when each client is at what it is at.
+    under_way: [Option<Instant>; CLIENTS],
+    errors: Vec<String>,
 }
 
 /// Times of one kind of operation.
@@ -78,39 +104,69 @@ impl Done {
 /// The clients.
 #[derive(Debug)]
 pub(crate) struct Honest {
-    done: Arc<Mutex<Done>>,
+    record: Arc<Mutex<Record>>,
     stop: Arc<AtomicBool>,
     clients: JoinSet<()>,
 }
 
-fn lock(done: &Mutex<Done>) -> MutexGuard<'_, Done> {
-    done.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
+    record.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Record {
+    /// Takes out all that has ended, and gives what is wanted of it.
+    fn take(&mut self, wanted: impl Fn(&Operation) -> bool) -> Done {
+        let ended = std::mem::take(&mut self.ended);
+        let times = |kind| {
+            let of_kind = ended.iter().filter(|one| one.kind == kind && wanted(one));
+            of_kind.map(|one| one.ended - one.began).collect()
+        };
+        Done { puts: times(Kind::Put), gets: times(Kind::Get), errors: std::mem::take(&mut self.errors) }
+    }
+
+    /// Whether something is under way that began before.
+    fn is_at_what_began_before(&self, instant: Instant) -> bool {
+        self.under_way.iter().flatten().any(|began| *began < instant)
+    }
 }
 
 impl Honest {
     /// Starts them.
     pub(crate) fn start(new_client: impl Fn() -> Result<Client>) -> Result<Self> {
-        let (done, stop) = (Arc::<Mutex<Done>>::default(), Arc::<AtomicBool>::default());
+        let (record, stop) = (Arc::<Mutex<Record>>::default(), Arc::<AtomicBool>::default());
         let pool = crate::attack::pattern(POOL_BYTES);
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
-            let one =
-                One { client: new_client()?, pool: pool.clone(), done: Arc::clone(&done), stop: Arc::clone(&stop) };
-            clients.spawn(one.run(number));
+            let one = One {
+                number,
+                client: new_client()?,
+                pool: pool.clone(),
+                record: Arc::clone(&record),
+                stop: Arc::clone(&stop),
+            };
+            clients.spawn(one.run());
         }
-        Ok(Self { done, stop, clients })
+        Ok(Self { record, stop, clients })
     }
 
-    /// What they did since the last time.
-    pub(crate) fn take(&self) -> Done {
-        std::mem::take(&mut lock(&self.done))
+    /// Every operation that began between then and now, once they have ended.
+    pub(crate) async fn begun_since(&self, then: Instant) -> Result<Done> {
+        self.of_until_now(|one| one.began >= then).await
     }
 
-    /// Drops the times of what they did since the last time, but no error.
-    pub(crate) fn forget_times(&self) {
-        let mut done = lock(&self.done);
-        done.puts.clear();
-        done.gets.clear();
+    /// Every operation that was under way at some time between then and now, once they have ended: what held them up is
+    /// told by those that began before it and ended after.
+    pub(crate) async fn under_way_since(&self, then: Instant) -> Result<Done> {
+        self.of_until_now(|one| one.ended >= then).await
+    }
+
+    async fn of_until_now(&self, wanted: impl Fn(&Operation) -> bool) -> Result<Done> {
+        let now = Instant::now();
+        while lock(&self.record).is_at_what_began_before(now) {
+            ensure!(now.elapsed() < ENDS_WITHIN, "an honest client's operation does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(lock(&self.record).take(|one| one.began < now && wanted(one)))
     }
 
     /// Has them finish what they are at.
@@ -119,45 +175,62 @@ impl Honest {
         while let Some(ended) = self.clients.join_next().await {
             ended?;
         }
-        Ok(self.take())
+        Ok(lock(&self.record).take(|_| true))
     }
 }
 
 struct One {
+    number: usize,
     client: Client,
     pool: Bytes,
-    done: Arc<Mutex<Done>>,
+    record: Arc<Mutex<Record>>,
     stop: Arc<AtomicBool>,
 }
 
 impl One {
-    async fn run(self, number: usize) {
-        for turn in number.. {
+    async fn run(self) {
+        for turn in self.number.. {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
             let size = SIZES.get(turn % SIZES.len()).copied().unwrap_or_default();
             let at = (turn * 7_919) % (POOL_BYTES - size);
             if let Err(error) = self.round(self.pool.slice(at..at + size)).await {
-                lock(&self.done).errors.push(error);
+                lock(&self.record).errors.push(error);
             }
+        }
+    }
+
+    /// Runs an operation and notes how long it takes if it succeeds.
+    async fn timed<T>(&self, kind: Kind, operation: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let began = Instant::now();
+        self.is_at(Some(began));
+        let outcome = operation.await;
+        if outcome.is_ok() {
+            lock(&self.record).ended.push(Operation { kind, began, ended: Instant::now() });
+        }
+        self.is_at(None);
+        outcome
+    }
+
+    fn is_at(&self, something: Option<Instant>) {
+        if let Some(at) = lock(&self.record).under_way.get_mut(self.number) {
+            *at = something;
         }
     }
 
     /// One blob: put, got, deleted.
     async fn round(&self, bytes: Bytes) -> Result<(), String> {
         let told = |what: &'static str| move |error: Error| format!("{what}: {error:#?}");
-        let began = Instant::now();
         let source = Source::Reader(Box::new(bytes.clone().reader()));
-        let blob = self.client.upload(source, UploadOptions::default()).await.map_err(told("put"))?;
-        lock(&self.done).puts.push(began.elapsed());
+        let put = Box::pin(self.client.upload(source, UploadOptions::default()));
+        let blob = self.timed(Kind::Put, put).await.map_err(told("put"))?;
         tokio::time::sleep(PAUSE).await;
-        let began = Instant::now();
         let equal = Arc::new(AtomicUsize::new(0));
         let comparison = Comparison { expected: bytes.clone(), equal: Arc::clone(&equal) };
         let sink = Sink::Writer(Box::new(comparison));
-        self.client.download(blob.blob_id, DownloadOptions::default(), sink).await.map_err(told("get"))?;
-        lock(&self.done).gets.push(began.elapsed());
+        let get = Box::pin(self.client.download(blob.blob_id, DownloadOptions::default(), sink));
+        self.timed(Kind::Get, get).await.map_err(told("get"))?;
         if equal.load(Ordering::Relaxed) != bytes.len() {
             return Err(format!("of {} bytes only {equal:?} came", bytes.len()));
         }
@@ -201,6 +274,24 @@ mod tests {
         comparison.write_all(b"c").unwrap();
         assert!(comparison.write_all(b"e").is_err());
         assert_eq!(equal.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_held_up_counts_for_the_period_that_held_it_up_and_for_none_that_it_did_not_begin_in() {
+        let step = Duration::from_secs(1);
+        let (before, began) = (Instant::now(), Instant::now() + 2 * step);
+        let across = Operation { kind: Kind::Get, began: before + step, ended: began + step };
+        let earlier = Operation { kind: Kind::Get, began: before, ended: before + step };
+        let mut record = Record { ended: vec![earlier, across], ..Record::default() };
+        record.under_way[7] = Some(began + step);
+        assert!(!record.is_at_what_began_before(began + step) && record.is_at_what_began_before(began + 2 * step));
+        let honest = Honest { record: Arc::new(Mutex::new(record)), stop: Arc::default(), clients: JoinSet::new() };
+        tokio::time::advance(3 * step).await;
+        lock(&honest.record).under_way[7] = None;
+        let held_up = honest.under_way_since(began).await.unwrap();
+        assert_eq!((held_up.gets().count, held_up.gets().p99), (1, 2 * step));
+        lock(&honest.record).ended.push(across);
+        assert_eq!(honest.begun_since(began).await.unwrap().gets().count, 0);
     }
 
     #[test]

@@ -11,12 +11,13 @@
 //! * memory stays within 256 MiB of what it was before everything;
 //! * a minute after each attack there are no more connections, descriptors, threads, open writes and memory than before,
 //!   but for what honest clients have under way and what an allocator keeps;
-//! * in the long form, the 99th percentile of honest puts and gets stays within three times that of all that they did
-//!   while nobody attacked: the minute before everything and the pause before each attack.
+//! * in the long form, the 99th percentile of honest puts and gets that were under way during an attack stays within three
+//!   times that of a quiet while just before it, which begins when the disk has settled.
 //!
 //! A disk that is busy for a fifth of a second holds up all twenty, and twenty operations are more than a hundredth of those
-//! of ten seconds. So an attack that was beside such slow ones is run again, a few times at most, and judged by the
-//! operations of all its runs: what the attack does stays in the percentile, what befell one run does not.
+//! of ten seconds. So when honest clients were slow beside an attack, it is run again after another quiet while, a few times
+//! at most, and all runs are judged together, against all quiet whiles: what an attack does each time stays in the
+//! percentile, what befell one run does not. Each run is printed.
 //!
 //! ```text
 //! tests/hostile/run short      about a minute; limits that take time are short ones
@@ -48,10 +49,12 @@ use crate::watch::{Gauge, Peaks, Usage};
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 /// How long honest clients run before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// How long they are measured while nobody attacks, before each attack in the long form.
+/// The same in the long form, whose baseline is that of services whose caches honest clients have filled.
+const WARM_UP_LONG: Duration = Duration::from_secs(60);
+/// How long they are measured before the attacks of the short form.
 const BEFORE: Duration = Duration::from_secs(4);
-/// How long in the long form before the first, whose baseline is that of services whose caches honest clients have filled.
-const BEFORE_ALL_LONG: Duration = Duration::from_secs(60);
+/// How long the disk gets to settle after an attack of the long form, before they are measured again.
+const SETTLE: Duration = Duration::from_secs(3);
 /// How often an attack is run whose honest times are beyond their bound.
 const RUNS_MAX: usize = 5;
 /// Descriptors of each service in the round in which they are few.
@@ -143,8 +146,8 @@ async fn round_in(run: &Run, folder: &Path, descriptors: Option<u32>, attacks: &
     let mut services = Services::start(setting).await?;
     let honest = Honest::start(|| services.client())?;
     let attacker = services.attacker(run.lasts(), run.long).await?;
-    sleep(WARM_UP).await;
-    let alone = measure_honest(&honest, if run.long { BEFORE_ALL_LONG } else { BEFORE }).await?;
+    sleep(if run.long { WARM_UP_LONG } else { WARM_UP }).await;
+    let alone = measure_honest(&honest, BEFORE).await?;
     let gauge = Gauge::new(&services);
     let baseline = gauge.read()?;
     let peaks = Peaks::start(gauge.clone());
@@ -164,11 +167,10 @@ async fn round_in(run: &Run, folder: &Path, descriptors: Option<u32>, attacks: &
 
 /// How long honest puts and gets take while nobody attacks.
 async fn measure_honest(honest: &Honest, lasts: Duration) -> Result<Done> {
-    let earlier = honest.take();
+    let began = Instant::now();
     sleep(lasts).await;
-    let done = honest.take();
-    let errors: Vec<_> = earlier.errors.iter().chain(&done.errors).collect();
-    ensure!(errors.is_empty(), "an honest client failed while nobody attacked: {errors:?}");
+    let done = honest.begun_since(began).await?;
+    ensure!(done.errors.is_empty(), "an honest client failed while nobody attacked: {:?}", done.errors);
     Ok(done)
 }
 
@@ -179,7 +181,7 @@ struct Field {
     gauge: Gauge,
     peaks: Peaks,
     baseline: Usage,
-    /// All that honest clients did while nobody attacked.
+    /// What honest clients did before, while nobody attacked.
     alone: Done,
 }
 
@@ -188,24 +190,27 @@ impl Field {
     async fn attack(&mut self, run: &Run, attack: Attack, few_descriptors: bool) -> Result<Row> {
         let mut row = self.attack_once(run, attack, few_descriptors).await?;
         while run.long && row.runs < RUNS_MAX && row.back.is_ok() && !row.slower().is_empty() {
-            row.add(self.attack_once(run, attack, few_descriptors).await?);
+            writeln!(std::io::stdout(), "{row}  AGAIN")?;
+            let again = self.attack_once(run, attack, few_descriptors).await?;
+            writeln!(std::io::stdout(), "{again}")?;
+            row.add(again);
         }
         Ok(row)
     }
 
     async fn attack_once(&mut self, run: &Run, attack: Attack, few_descriptors: bool) -> Result<Row> {
         if run.long {
-            self.alone.add(measure_honest(&self.honest, BEFORE).await?);
+            sleep(SETTLE).await;
+            self.alone = measure_honest(&self.honest, run.lasts()).await?;
         }
         self.peaks.take();
-        self.honest.forget_times();
         let began = Instant::now();
         let seen = self.attacker.run(attack).await?;
         let lasted = began.elapsed();
-        let (peak, during) = (self.peaks.take(), self.honest.take());
+        let (peak, during) = (self.peaks.take(), self.honest.under_way_since(began).await?);
         let back = self.wait_for_baseline().await?;
         let attack = if few_descriptors { format!("{}*", attack.name()) } else { attack.name() };
-        let alone = [self.alone.puts(), self.alone.gets()];
+        let alone = self.alone.clone();
         Ok(Row { attack, runs: 1, alone, during, baseline: self.baseline, peak, lasted, back, seen })
     }
 

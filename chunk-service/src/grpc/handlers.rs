@@ -6,7 +6,7 @@ use proto::failpoint;
 use proto::limits::CHUNK_MESSAGE_BYTES_MAX;
 use proto::pb;
 use proto::pb::chunk_service_server::{ChunkService, ChunkServiceServer};
-use proto::runtime::transport::Lane;
+use proto::runtime::transport::{Lane, UntilSent};
 use proto::status::to_status;
 use proto::traffic::TrafficClass;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,7 +19,7 @@ use super::list_stream::{self, ListStream};
 use super::read_stream::{self, Held, ReadStream};
 use crate::error::ChunkError;
 use crate::node::{Node, ReadGrant, WriteGrant};
-use crate::places::{Bounds, Places};
+use crate::places::{Bounds, Places, SharedPlace};
 use crate::write::{self, FrameSource};
 
 /// Questions about single chunks at once, and of one tenant: each costs the disk more than the caller, who may ask again
@@ -116,7 +116,7 @@ impl Handlers {
         convert::write_status(status, |sums| self.node.receipt(&grant.place, sums))
     }
 
-    async fn read(&self, request: Request<pb::ReadChunkRequest>) -> Result<ReadStream, ChunkError> {
+    async fn read(&self, request: Request<pb::ReadChunkRequest>) -> Result<Response<ReadStream>, ChunkError> {
         let grant = self.node.admit_read(bearer(request.metadata())?)?;
         convert::permitted_chunk(&request.get_ref().chunk_id, grant.place.chunk)?;
         carry(request.extensions(), grant.account.class);
@@ -126,13 +126,17 @@ impl Handlers {
         let left = grant.claims.size_bytes.saturating_sub(range.offset);
         // One frame is sent while the next is read.
         let held = range.limit.map_or(left, |limit| limit.min(left)).min(2 * frame_bytes);
-        let place = self.read_streams.take(&grant.account, held)?;
+        let place = SharedPlace::new(self.read_streams.take(&grant.account, held)?);
         let store = self.node.store.on_account(grant.account);
         let (reader, first) = store.open_range(grant.place, grant.claims, range, frame_bytes).await?;
         let empty = pb::ReadChunkResponse { read_offset: range.offset, ..Default::default() };
         let first = first.map_or(empty, convert::read_frame);
         let first = pb::ReadChunkResponse { chunk: Some(convert::chunk_info(&grant.place, &grant.claims)), ..first };
-        Ok(ReadStream::start(&self.node, store, first, reader, Held { place, pacer }))
+        let until_sent = UntilSent::new(place.clone());
+        let stream = ReadStream::start(&self.node, store, first, reader, Held { place, pacer });
+        let mut response = Response::new(stream);
+        response.extensions_mut().insert(until_sent);
+        Ok(response)
     }
 
     async fn get(&self, request: Request<pb::GetChunkRequest>) -> Result<pb::GetChunkResponse, ChunkError> {
@@ -216,7 +220,7 @@ impl ChunkService for Handlers {
     }
 
     async fn read_chunk(&self, request: Request<pb::ReadChunkRequest>) -> Result<Response<ReadStream>, Status> {
-        answer(self.read(request).await)
+        self.read(request).await.map_err(|error| to_status(&error))
     }
 
     async fn get_chunk(&self, request: Request<pb::GetChunkRequest>) -> Result<Response<pb::GetChunkResponse>, Status> {

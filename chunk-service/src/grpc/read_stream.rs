@@ -1,9 +1,14 @@
 //! The answers of one ReadChunk call.
 //!
-//! While one frame is sent, a task of its own reads and verifies the next, once there is a place for it to wait in; and
+//! While one frame is sent, a task of its own reads and verifies the next, once there is room for it to wait in; and
 //! the transport takes that one only when the other is sent. So a stream holds at most two. The task ends, and with it the
-//! descriptor and what it holds, when the client goes away, makes no progress for too long, or has read for too long. A
-//! stream that is cut always ends with the reason, never as if it were complete: in the place of the frame that waits for
+//! descriptor and what it holds, when the client goes away, makes no progress for too long, or has read for too long.
+//!
+//! The place of the call lasts until the client has taken the last frame, though the task may be over long before: one that
+//! takes nothing of short ranges could have as many as it likes otherwise. Only a stream that is cut gives its place back
+//! at once; one frame of it may stay until the connection is closed for not taking it.
+//!
+//! A stream that is cut always ends with the reason, never as if it were complete: in the place of the frame that waits for
 //! the client, or behind the last one that it took.
 
 use std::pin::Pin;
@@ -22,7 +27,7 @@ use super::convert;
 use crate::error::ChunkError;
 use crate::node::Node;
 use crate::pace::Pacer;
-use crate::places::Place;
+use crate::places::SharedPlace;
 use crate::store::ChunkStore;
 use crate::store::reading::RangeReader;
 
@@ -51,7 +56,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(crate) struct Held {
     /// Its place among all streams.
-    pub(crate) place: Place,
+    pub(crate) place: SharedPlace,
     /// Slows it down to its tenant's rate.
     pub(crate) pacer: Pacer,
 }
@@ -81,11 +86,8 @@ impl ReadStream {
         let (stream, answers) = Self::followed(first);
         let life_ends = Instant::now() + node.tuning.stream_life;
         let cut = Arc::clone(&stream.cut);
-        let pump = Pump { node: Arc::clone(node), store, answers, cut, life_ends, pacer };
-        node.tasks.spawn("read", async move {
-            pump.run(reader, goes_on_at).await;
-            drop(place);
-        });
+        let pump = Pump { node: Arc::clone(node), store, answers, cut, life_ends, pacer, place };
+        node.tasks.spawn("read", pump.run(reader, goes_on_at));
         stream
     }
 
@@ -124,6 +126,7 @@ struct Pump {
     cut: Cut,
     life_ends: Instant,
     pacer: Pacer,
+    place: SharedPlace,
 }
 
 impl Pump {
@@ -131,8 +134,8 @@ impl Pump {
     async fn run(self, mut reader: RangeReader, mut at: Option<Instant>) {
         let mut last: Option<Waiting> = None;
         while reader.has_more() {
-            let place = match self.place(at.take()).await {
-                Ok(Some(place)) => place,
+            let room = match self.room(at.take()).await {
+                Ok(Some(room)) => room,
                 Ok(None) => return,
                 Err(cut) => return self.end(last.as_ref(), cut),
             };
@@ -145,7 +148,7 @@ impl Pump {
                 Err(error) => (Err(error), None),
             };
             let waiting = Arc::new(Mutex::new(Some(answer)));
-            place.send(Arc::clone(&waiting));
+            room.send(Arc::clone(&waiting));
             last = Some(waiting);
             let Some(later) = later else { return };
             reader = later;
@@ -153,8 +156,8 @@ impl Pump {
         *lock(&self.cut) = None;
     }
 
-    /// Waits until the rate allows another answer and there is a place for it; `None` when the client has gone away.
-    async fn place(&self, at: Option<Instant>) -> Result<Option<mpsc::Permit<'_, Waiting>>, ChunkError> {
+    /// Waits until the rate allows another answer and there is room for it; `None` when the client has gone away.
+    async fn room(&self, at: Option<Instant>) -> Result<Option<mpsc::Permit<'_, Waiting>>, ChunkError> {
         if let Some(at) = at {
             let stop = self.node.tasks.stop_signal();
             tokio::select! {
@@ -171,7 +174,7 @@ impl Pump {
             biased;
             () = stop.cancelled() => Err(ChunkError::Draining),
             () = sleep_until(self.life_ends) => Err(ChunkError::Stalled("it has lived for too long")),
-            place = self.answers.reserve() => Ok(place.ok()),
+            room = self.answers.reserve() => Ok(room.ok()),
             () = sleep_until(stalls_at) => Err(ChunkError::Stalled("it was not read for too long")),
         }
     }
@@ -183,6 +186,8 @@ impl Pump {
             Some(waiting) => **waiting = Some(Err(cut)),
             None => *lock(&self.cut) = Some(cut),
         }
+        drop(waiting);
+        self.place.give_back();
     }
 }
 

@@ -24,9 +24,9 @@ pub(crate) const QUARANTINE: &str = ".quarantine";
 /// How many files of the same name it takes; a chunk is moved there once or twice in its life.
 const QUARANTINED_MAX: u32 = 1000;
 
-/// How files are opened to be read. With `NOATIME` beside it, where that is allowed: the first read of a file would write
+/// How files are opened to be read. A pipe that somebody put there would be waited for without `NONBLOCK`. With `NOATIME` beside it, where that is allowed: the first read of a file would write
 /// its inode otherwise, and wait for the file system's journal to do so.
-const READING: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const READING: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
 /// Room on the disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,8 +125,9 @@ pub(crate) struct FolderDisk {
     path: PathBuf,
     /// Held while a name is made.
     making: Mutex<()>,
-    /// One `syncfs` makes everything durable.
-    syncs_at_once: bool,
+    /// The file system is one of the kernel's own: one `syncfs` makes everything durable, and what is cached is given out
+    /// without asking anybody.
+    in_kernel: bool,
 }
 
 impl FolderDisk {
@@ -134,8 +135,8 @@ impl FolderDisk {
     pub(crate) fn open_folder(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-        let syncs_at_once = whole_sync::is_known_to_work(&folder)?;
-        Ok(Self { folder, path: path.to_path_buf(), making: Mutex::default(), syncs_at_once })
+        let in_kernel = whole_sync::is_known_to_work(&folder)?;
+        Ok(Self { folder, path: path.to_path_buf(), making: Mutex::default(), in_kernel })
     }
 
     /// The folder of what was moved aside; made when somebody has removed it.
@@ -228,6 +229,9 @@ impl Disk for FolderDisk {
     }
 
     fn open_cached(&self, name: &str) -> Option<Box<dyn DiskFile>> {
+        if !self.in_kernel {
+            return None;
+        }
         let flags = READING | OFlags::NOATIME;
         // Of Linux 5.12 (`openat2(2)`).
         let file = rustix::fs::openat2(&self.folder, name, flags, Mode::empty(), ResolveFlags::CACHED);
@@ -271,7 +275,7 @@ impl Disk for FolderDisk {
     }
 
     fn sync_all(&self, names: &[String]) -> io::Result<()> {
-        if !self.syncs_at_once {
+        if !self.in_kernel {
             for name in names {
                 if let Some(file) = self.open(name)? {
                     file.sync()?;
@@ -341,7 +345,8 @@ impl DiskFile for File {
 
     fn read_cached(&self, length: usize) -> Option<Vec<u8>> {
         let mut buffer = vec![0; length];
-        // Of Linux 4.14; what is not in the page cache is not read, and what comes ends there (`preadv2(2)`).
+        // Of Linux 4.14 (`preadv2(2)`): what is not in the page cache is not waited for, and what comes ends there. Linux 6.18
+        // begins to read it, so that it may be there the next time.
         let read = rustix::io::preadv2(self, &mut [IoSliceMut::new(&mut buffer)], 0, ReadWriteFlags::NOWAIT);
         (read == Ok(length)).then_some(buffer)
     }

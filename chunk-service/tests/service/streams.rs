@@ -5,6 +5,7 @@ use std::time::Duration;
 use proto::capability::ChunkBinding;
 use proto::error::Reason;
 use proto::pb;
+use proto::pb::chunk_service_client::ChunkServiceClient;
 use proto::status::{WireError, from_status};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -170,10 +171,15 @@ async fn a_reader_that_does_not_read_loses_its_place() {
     assert_eq!(cut.reason, Some(Reason::StreamStalled));
 }
 
+/// A connection whose answers come no further than fits into a window, if nobody takes them.
+async fn with_a_small_window(world: &World) -> tonic::transport::Channel {
+    let endpoint = tonic::transport::Endpoint::from_shared(world.running().endpoint()).unwrap();
+    endpoint.initial_stream_window_size(65_535).connect().await.unwrap()
+}
+
 /// Asks for a batch of one chunk, and takes no more of the answer than fits into a window.
 async fn ask_and_not_take(world: &World, place: &ChunkBinding, capability: &str) -> impl Sized {
-    let endpoint = tonic::transport::Endpoint::from_shared(world.running().endpoint()).unwrap();
-    let mut grpc = tonic::client::Grpc::new(endpoint.initial_stream_window_size(65_535).connect_lazy());
+    let mut grpc = tonic::client::Grpc::new(with_a_small_window(world).await);
     grpc.ready().await.unwrap();
     let codec = tonic_prost::ProstCodec::<_, pb::ReadChunksResponse>::default();
     let path = "/minitectonic.v1.ChunkService/ReadChunks".parse().unwrap();
@@ -196,6 +202,29 @@ async fn a_batch_that_is_not_taken_keeps_its_place() {
     assert_eq!(refused.unwrap_err().reason, Some(Reason::Overloaded));
     drop(untaken);
     wait_until("the place is free again", async || client.read(&place, &capability, 0, 1).await.is_ok()).await;
+}
+
+/// A range of one frame had given its place back before the frame was sent, one of two when the second was read: a client
+/// that took neither had the service keep as many as it asked for.
+#[tokio::test]
+async fn a_short_read_that_is_not_taken_keeps_its_place() {
+    let world = World::start_with(|config| config.tuning.read_streams_max = 1).await;
+    let bytes = pattern(1 << 20);
+    let place = world.put(&bytes).await;
+    let capability = world.peer.may_read(place, &bytes);
+    let client = world.client().await;
+    for read_limit in [400_000, 800_000] {
+        let channel = with_a_small_window(&world).await;
+        let request = pb::ReadChunkRequest { chunk_id: place.chunk.to_string(), read_offset: 0, read_limit };
+        let untaken = ChunkServiceClient::new(channel).read_chunk(with_capability(request, &capability)).await.unwrap();
+        // Time enough for the second frame to be read.
+        for _ in 0..200 {
+            let refused = client.read(&place, &capability, 0, 1).await;
+            assert_eq!(refused.unwrap_err().reason, Some(Reason::Overloaded), "{read_limit} bytes");
+        }
+        drop(untaken);
+        wait_until("the place is free again", async || client.read(&place, &capability, 0, 1).await.is_ok()).await;
+    }
 }
 
 /// No limit on small frames may break what tools do that write little at a time.
