@@ -25,7 +25,7 @@ use crate::cut::Cut;
 use crate::dice::{Dice, content};
 use crate::image::{Image, Journal};
 use crate::machine::Machine;
-use crate::mount::mount;
+use crate::mount::{mount, unmount};
 
 /// Name of the test that is the child as well.
 pub(crate) const TEST: &str = "what_the_engine_acknowledged_survives_power_cuts";
@@ -139,7 +139,7 @@ impl EngineSite {
         self.machine.off();
         child.wait()?;
         self.acked = lines.into_iter().fold(self.acked, u64::max);
-        session.umount_and_join()?;
+        unmount(session)?;
         Ok(())
     }
 
@@ -148,7 +148,7 @@ impl EngineSite {
         self.machine.on();
         let session = mount(&self.machine, self.mount_point.path())?;
         let checked = child(&self.folder()).env(CHILD_ACKED, self.acked.to_string()).output()?;
-        session.umount_and_join()?;
+        unmount(session)?;
         let told = String::from_utf8_lossy(&checked.stdout);
         let count = told.split_once(CHECKED).and_then(|(_, rest)| rest.lines().next());
         // From now on all of them are known to be durable.

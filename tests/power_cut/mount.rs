@@ -34,13 +34,25 @@ pub(crate) fn mount(machine: &Arc<Machine>, at: &Path) -> io::Result<BackgroundS
     fuser::spawn_mount(Mounted { machine: Arc::clone(machine), listings: Mutex::default() }, at, &config)
 }
 
+/// Takes the disk away, once no process uses it any more.
+///
+/// A thread that has just taken a request when the end comes is told that the connection was aborted
+/// (`fuse_dev_do_read` of Linux 6.18), and not that there is none any more. What was under way then is the release of files
+/// whose processes are gone: an end like any other. It failed a run once.
+pub(crate) fn unmount(session: BackgroundSession) -> io::Result<()> {
+    match session.umount_and_join() {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+        ended => ended,
+    }
+}
+
 /// Whether this process may mount at all.
 ///
 /// # Errors
 /// Why it may not: no `/dev/fuse`, or no right to mount.
 pub(crate) fn try_to_mount() -> io::Result<()> {
     let (machine, at) = (Machine::new(Image::new(Journal::None)), tempfile::tempdir()?);
-    mount(&Arc::new(machine), at.path())?.umount_and_join()
+    unmount(mount(&Arc::new(machine), at.path())?)
 }
 
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::dice::Dice;
 use crate::image::{Image, Journal};
 use crate::ledger::{Ledger, Violations};
 use crate::machine::{Lie, Machine};
-use crate::mount::mount;
+use crate::mount::{mount, unmount};
 use crate::say;
 use crate::services::{Services, Started};
 
@@ -141,7 +141,7 @@ impl Site {
         if let Some(load) = load {
             findings.failures(self.runtime.block_on(load)?);
         }
-        session.umount_and_join()?;
+        unmount(session)?;
         tally.acked += self.ledger.acked() - acked_before;
         report(&findings, end, &log);
         tally.violations.add(findings.violations);
