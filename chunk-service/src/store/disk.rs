@@ -24,8 +24,9 @@ pub(crate) const QUARANTINE: &str = ".quarantine";
 /// How many files of the same name it takes; a chunk is moved there once or twice in its life.
 const QUARANTINED_MAX: u32 = 1000;
 
-/// How files are opened to be read. A pipe that somebody put there would be waited for without `NONBLOCK`. With `NOATIME` beside it, where that is allowed: the first read of a file would write
-/// its inode otherwise, and wait for the file system's journal to do so.
+/// How files are opened to be read. A pipe that somebody put there would be waited for without `NONBLOCK`. With `NOATIME`
+/// beside it, where that is allowed: the first read of a file would write its inode otherwise, and wait for the file
+/// system's journal to do so.
 const READING: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
 /// Room on the disk, in bytes.
