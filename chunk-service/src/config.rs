@@ -151,6 +151,9 @@ pub struct Tuning {
     /// The same of all silver and bronze chunks together; while there are more, each is synced batch by batch. 0 for any
     #[arg(long, env = "MINI_TECTONIC_UNSYNCED_MAX_OF_ALL", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     pub unsynced_max_of_all: u64,
+    /// Chunks of at least this size are written past the page cache, where the file system can do that. 0 for none
+    #[arg(long, env = "MINI_TECTONIC_DIRECT_FROM", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    pub direct_from: u64,
     /// Chunks of at most this size are acknowledged from the journal: one sync for many of them. 0 for none, at most 256KiB
     #[arg(long, env = "MINI_TECTONIC_JOURNAL_BELOW", value_name = "SIZE", default_value = "64KiB", value_parser = size)]
     pub journal_below: u64,
@@ -195,6 +198,7 @@ impl Default for Tuning {
             scheduler: Mode::On,
             unsynced_max: 8 * limits::MIB,
             unsynced_max_of_all: 64 * limits::MIB,
+            direct_from: 16 * limits::MIB,
             journal_below: 64 * limits::KIB,
             journal_size: 32 * limits::MIB,
             journal_settled: Duration::from_secs(5),
@@ -211,6 +215,11 @@ impl Tuning {
     /// How file operations take turns.
     pub(crate) fn rules(&self) -> Rules {
         Rules::new(self.disk_threads, self.scheduler == Mode::On)
+    }
+
+    /// From which size on chunks are written past the page cache, if any are.
+    pub(crate) fn written_directly(&self) -> Option<u64> {
+        Some(self.direct_from).filter(|from| *from > 0)
     }
 
     /// What goes through the journal, and how large that is.

@@ -162,13 +162,14 @@ fn check_network(config: &Config, address: SocketAddr) -> Result<Vec<Warning>, C
 
 async fn open(config: &Config, deps: &Deps, blocking: &Blocking) -> Result<Opened, ChunkError> {
     let (path, now_ms, entropy) = (config.chunks_folder(), deps.clock.now_ms(), Arc::clone(&deps.entropy));
-    let journal = config.tuning.journal();
+    let (journal, directly) = (config.tuning.journal(), config.tuning.written_directly());
     let job = move || {
         folder::create(&path)?;
         failpoint!("join.folder_created");
         let lock = folder::lock(&path)?;
         failpoint!("join.locked");
-        let disk = FolderDisk::open_folder(&path).map_err(ChunkError::io("open the data folder"))?;
+        let disk = FolderDisk::open_folder(&path).and_then(|disk| disk.writing_directly(directly));
+        let disk = disk.map_err(ChunkError::io("open the data folder"))?;
         let file = join::open(&path, &disk, now_ms, entropy.as_ref())?;
         // Only now: a folder that is not ours stays as it is.
         folder::create(&path.join(QUARANTINE))?;

@@ -40,9 +40,14 @@ const METADATA_FLAGS: [&str; 15] = [
     "--metadata-cache=16MiB",
     "--metadata-checkpoint=64KiB",
 ];
-/// Chunks on both sides of the journal's bound, and files that it settles while somebody looks.
-const CHUNK_FLAGS: [&str; 4] =
-    ["--write-session-kept=500ms", "--chunk-low-watermark=16MiB", "--journal-below=16KiB", "--journal-settled=300ms"];
+/// Chunks on both sides of the journal's bound and of the page cache's, and files that it settles while somebody looks.
+const CHUNK_FLAGS: [&str; 5] = [
+    "--write-session-kept=500ms",
+    "--chunk-low-watermark=16MiB",
+    "--direct-from=96KiB",
+    "--journal-below=16KiB",
+    "--journal-settled=300ms",
+];
 
 /// Which process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

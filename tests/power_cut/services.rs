@@ -41,7 +41,8 @@ impl Services {
         }
         command.env("HOME", home).env("TMPDIR", home).env_remove("XDG_CONFIG_HOME").env_remove("RUST_LOG");
         command.env("MINI_TECTONIC_CREDENTIALS", home.join("credentials.toml")).current_dir(home);
-        command.args(["serve", "--metadata-listen", "127.0.0.1:0", "--chunk-listen", "127.0.0.1:0", "--storage"]);
+        command.args(["serve", "--metadata-listen", "127.0.0.1:0", "--chunk-listen", "127.0.0.1:0"]);
+        command.args(["--direct-from", "96KiB", "--storage"]);
         let log_file = File::options().create(true).write(true).truncate(true).open(&log)?;
         command.arg(storage).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
         let mut child = command.spawn().context("the program does not start")?;

@@ -14,15 +14,20 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
+
+use super::direct::DirectFile;
 
 /// Folder within the folder for files that are of no use and may still tell something. What is in it is never read, used
 /// or deleted by the service.
 pub(crate) const QUARANTINE: &str = ".quarantine";
 /// How many files of the same name it takes; a chunk is moved there once or twice in its life.
 const QUARANTINED_MAX: u32 = 1000;
+/// `f_type` of a tmpfs (`statfs(2)`).
+const TMPFS: u32 = 0x0102_1994;
 
 /// How files are opened to be read. A pipe that somebody put there would be waited for without `NONBLOCK`. With `NOATIME`
 /// beside it, where that is allowed: the first read of a file would write its inode otherwise, and wait for the file
@@ -55,6 +60,11 @@ pub(crate) type Names = Box<dyn Iterator<Item = io::Result<OsString>> + Send>;
 pub(crate) trait Disk: fmt::Debug + Send + Sync {
     /// Makes a file that must not be there yet (mode 0600).
     fn create_new(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// The same for a file of so many bytes, which is written from its beginning to its end.
+    fn create_sized(&self, name: &str, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        let _no_matter = bytes;
+        self.create_new(name)
+    }
     /// Opens a file for reading and syncing; `None` when there is none.
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>>;
     /// As [`Disk::open`], but only if that needs nothing from the disk; `None` also when there is no such file, or when
@@ -96,6 +106,16 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
 pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
     /// Writes all of the bytes there.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes all of these parts there, one behind the other. Returns how many of the bytes a sync has still to bring to
+    /// the disk.
+    fn write_parts(&self, parts: &[Bytes], offset: u64) -> io::Result<u64> {
+        let mut at = offset;
+        for part in parts {
+            self.write_at(part, at)?;
+            at = at.saturating_add(part.len() as u64);
+        }
+        Ok(at - offset)
+    }
     /// Appends exactly so many bytes from there to the buffer, or fails with `UnexpectedEof`.
     fn read_at(&self, buffer: &mut Vec<u8>, length: usize, offset: u64) -> io::Result<()>;
     /// The first so many bytes, but only if that needs nothing from the disk; `None` also when there are fewer, or when
@@ -129,6 +149,8 @@ pub(crate) struct FolderDisk {
     /// The file system is one of the kernel's own: one `syncfs` makes everything durable, and what is cached is given out
     /// without asking anybody.
     in_kernel: bool,
+    /// Files of this size and more are written past the page cache; `None` for none.
+    direct_from: Option<u64>,
 }
 
 impl FolderDisk {
@@ -137,7 +159,24 @@ impl FolderDisk {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
         let in_kernel = whole_sync::is_known_to_work(&folder)?;
-        Ok(Self { folder, path: path.to_path_buf(), making: Mutex::default(), in_kernel })
+        Ok(Self { folder, path: path.to_path_buf(), making: Mutex::default(), in_kernel, direct_from: None })
+    }
+
+    /// The same, which writes files of this size and more past the page cache; `None` for none.
+    ///
+    /// # Errors
+    /// When the folder's file system cannot be asked for.
+    pub(crate) fn writing_directly(self, from_bytes: Option<u64>) -> io::Result<Self> {
+        // There the cache is all there is.
+        let in_memory = u32::try_from(rustix::fs::fstatfs(&self.folder)?.f_type) == Ok(TMPFS);
+        Ok(Self { direct_from: from_bytes.filter(|_| !in_memory), ..self })
+    }
+
+    fn make(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        // The system makes one name of a folder at a time, and lets whoever waits for that spin; here they sleep.
+        let _turn = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(File::from(retry_on_intr(|| rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR))?))
     }
 
     /// The folder of what was moved aside; made when somebody has removed it.
@@ -176,7 +215,7 @@ mod whole_sync {
 
     /// `f_type` of file systems whose `syncfs` ends with everything on the disk, names too (`statfs(2)`): ext2 to ext4,
     /// XFS, Btrfs, F2FS, tmpfs. That of FUSE ends before the file system behind it has heard of anything.
-    const MAGICS: [u32; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x0102_1994];
+    const MAGICS: [u32; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, super::TMPFS];
     /// From this version on `syncfs` tells of errors that happened since the descriptor was opened (`syncfs(2)`).
     const LINUX: (u32, u32) = (5, 8);
 
@@ -208,11 +247,13 @@ fn sync_names(folder: &OwnedFd) -> io::Result<()> {
 
 impl Disk for FolderDisk {
     fn create_new(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        // The system makes one name of a folder at a time, and lets whoever waits for that spin; here they sleep.
-        let _turn = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = retry_on_intr(|| rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR))?;
-        Ok(Box::new(File::from(file)))
+        Ok(Box::new(self.make(name)?))
+    }
+
+    fn create_sized(&self, name: &str, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        let file = self.make(name)?;
+        let directly = self.direct_from.is_some_and(|from| bytes >= from);
+        Ok(if directly { Box::new(DirectFile::new(file)) } else { Box::new(file) })
     }
 
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>> {

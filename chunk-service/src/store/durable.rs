@@ -153,7 +153,11 @@ pub(crate) fn create(
 ) -> Result<Box<dyn DiskFile>, ChunkError> {
     check_room(disk, announced.unwrap_or(0), low_watermark)?;
     let name = blob_name(chunk);
-    let file = disk.create_new(&name).map_err(|error| latch.write_failed("create chunk", chunk, error))?;
+    let file = match announced {
+        Some(bytes) => disk.create_sized(&name, bytes),
+        None => disk.create_new(&name),
+    };
+    let file = file.map_err(|error| latch.write_failed("create chunk", chunk, error))?;
     failpoint!("put.blob_created");
     if let Some(bytes) = announced.filter(|bytes| *bytes > RESERVE_ABOVE_BYTES)
         && let Err(error) = file.reserve(bytes)

@@ -25,6 +25,7 @@ macro_rules! seeded {
 }
 
 pub(crate) mod chk;
+mod direct;
 pub(crate) mod disk;
 pub(crate) mod durable;
 pub(crate) mod folder_sync;

@@ -48,7 +48,8 @@ pub(crate) struct Landing {
     target: Target,
     /// Bytes that went there.
     landed: u64,
-    synced: u64,
+    /// Bytes of these that a sync has still to bring to the disk.
+    unsynced: u64,
     /// So many bytes are on their way to the disk, or there.
     under_way: u64,
     /// What it adds to the unsynced bytes of all, where it is counted among them.
@@ -84,7 +85,7 @@ impl Drop for Share {
 impl OpenWrite {
     /// A write of no bytes yet.
     pub(crate) fn new(binding: ChunkBinding, target: Target, ticket: Ticket) -> Self {
-        let landing = Landing { binding, target, landed: 0, synced: 0, under_way: 0, share: None, _ticket: ticket };
+        let landing = Landing { binding, target, landed: 0, unsynced: 0, under_way: 0, share: None, _ticket: ticket };
         Self { landing, hasher: ChunkHasher::default() }
     }
 
@@ -126,9 +127,9 @@ impl OpenWrite {
         Ok(())
     }
 
-    /// Bytes written to a file since its last sync.
+    /// Bytes that a sync of its file has still to bring to the disk.
     pub(crate) fn unsynced(&self) -> u64 {
-        self.landing.unsynced()
+        self.landing.unsynced
     }
 
     /// Syncs what was written so far. After an error the write is of no use.
@@ -163,17 +164,15 @@ pub(crate) fn sum_up(hasher: &mut ChunkHasher, parts: &[Bytes]) {
 impl Landing {
     /// Writes the next bytes, unhashed. After an error it is of no use.
     pub(crate) fn land(&mut self, parts: &[Bytes]) -> io::Result<()> {
-        for part in parts {
-            match &mut self.target {
-                Target::File(file) => {
-                    file.write_at(part, self.landed)?;
-                    failpoint!("put.part_written");
-                }
-                Target::Memory(bytes) => bytes.extend_from_slice(part),
-                Target::Compare(_) => {}
+        match &mut self.target {
+            Target::File(file) => {
+                self.unsynced += file.write_parts(parts, self.landed)?;
+                failpoint!("put.part_written");
             }
-            self.landed += part.len() as u64;
+            Target::Memory(bytes) => parts.iter().for_each(|part| bytes.extend_from_slice(part)),
+            Target::Compare(_) => {}
         }
+        self.landed += parts.iter().map(|part| part.len() as u64).sum::<u64>();
         self.write_soon();
         self.count();
         Ok(())
@@ -191,9 +190,8 @@ impl Landing {
     }
 
     fn count(&mut self) {
-        let unsynced = self.unsynced();
         if let Some(share) = &mut self.share {
-            share.becomes(unsynced);
+            share.becomes(self.unsynced);
         }
     }
 
@@ -201,15 +199,11 @@ impl Landing {
         matches!(self.target, Target::File(_))
     }
 
-    fn unsynced(&self) -> u64 {
-        if self.has_file() { self.landed.saturating_sub(self.synced) } else { 0 }
-    }
-
     fn sync(&mut self) -> io::Result<()> {
         if let Target::File(file) = &self.target {
             file.sync()?;
         }
-        self.synced = self.landed;
+        self.unsynced = 0;
         self.count();
         Ok(())
     }

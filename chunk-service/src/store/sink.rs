@@ -12,7 +12,8 @@
 //! Measured on ext4 with two writers of 64 MiB beside one that creates 4 KiB and syncs: that one's 99th percentile was
 //! 121 ms without a bound, 66, 44 and 32 ms with 32, 16 and 8 MiB, no less with 4 or 2; the writers lost a fifth with 8 MiB,
 //! and two fifths with 2. Hence the default of 8 MiB. What many such writes leave unsynced together has a bound as well: while
-//! there is more, each of them syncs what it has before it writes on, so that it adds one batch at most.
+//! there is more, each of them syncs what it has before it writes on, so that it adds one batch at most. What goes past the
+//! page cache (`direct`) is written when it is handed over, and does not count.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

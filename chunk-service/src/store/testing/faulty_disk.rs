@@ -5,6 +5,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use rustix::io::Errno;
 
 use crate::store::disk::{Disk, DiskFile, Names, Space, Stat};
@@ -167,6 +168,11 @@ impl Disk for FaultyDisk {
         self.inner.create_new(name).map(|file| self.wrap(file))
     }
 
+    fn create_sized(&self, name: &str, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        self.controller.pass(Call::Create)?;
+        self.inner.create_sized(name, bytes).map(|file| self.wrap(file))
+    }
+
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>> {
         self.controller.pass(Call::Open)?;
         Ok(self.inner.open(name)?.map(|file| self.wrap(file)))
@@ -240,6 +246,16 @@ impl DiskFile for FaultyFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.controller.pass(Call::Write)?;
         self.inner.write_at(bytes, offset)
+    }
+
+    fn write_parts(&self, parts: &[Bytes], offset: u64) -> io::Result<u64> {
+        let (mut at, mut unsynced) = (offset, 0);
+        for part in parts {
+            self.controller.pass(Call::Write)?;
+            unsynced += self.inner.write_parts(std::slice::from_ref(part), at)?;
+            at += part.len() as u64;
+        }
+        Ok(unsynced)
     }
 
     fn read_at(&self, buffer: &mut Vec<u8>, length: usize, offset: u64) -> io::Result<()> {

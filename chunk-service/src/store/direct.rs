@@ -1,0 +1,185 @@
+//! Files of many bytes, written past the page cache (`O_DIRECT`).
+//!
+//! A large chunk passes through the cache for nothing: the system takes a new page for every 4 KiB of it, throws out what
+//! others read, and has to bring it all to the disk when anybody syncs. So whole pages go to the disk at once, from memory
+//! that begins at a page, as the system asks; what is left before the first and behind the last goes through the cache, and
+//! waits for the sync like everything else. The sync stays what makes the file durable: the disk may have a cache of its
+//! own, and the file's length is in the file system's journal.
+//!
+//! Where a file system does not take that, now or at a later write, the file is written like any other.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::disk::DiskFile;
+
+/// Where bytes begin and end in file and memory: no disk that is in use has larger sectors. One that has refuses (`open(2)`),
+/// and is written to through the cache.
+const PAGE_BYTES: usize = 4096;
+/// So much is written at a time. One write of 256 KiB after the other keeps a disk busy that does 1.2 GB/s; more in one
+/// would only be more memory for each thread.
+const PIECE_BYTES: usize = 256 * 1024;
+
+thread_local! {
+    /// What a piece is gathered in; one for each thread that writes, and gone with it.
+    static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How the next write goes to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    PastCache,
+    ThroughCache,
+    /// Through the cache, since the file system takes nothing else.
+    ThroughCacheOnly,
+}
+
+/// One file; written by one at a time.
+#[derive(Debug)]
+pub(super) struct DirectFile {
+    file: File,
+    way: Mutex<Way>,
+}
+
+/// A run of bytes that is written in one way.
+#[derive(Debug, PartialEq, Eq)]
+struct Piece {
+    offset: u64,
+    length: usize,
+    is_whole_pages: bool,
+}
+
+impl DirectFile {
+    /// A new file, to be written through this descriptor.
+    pub(super) fn new(file: File) -> Self {
+        Self { file, way: Mutex::new(Way::ThroughCache) }
+    }
+
+    /// Writes all of a piece. Returns how many of its bytes are in the cache only.
+    fn write(&self, way: &mut Way, piece: &Piece, bytes: &[u8]) -> io::Result<u64> {
+        let wanted = if piece.is_whole_pages { Way::PastCache } else { Way::ThroughCache };
+        self.switch(way, wanted)?;
+        match self.file.write_all_at(bytes, piece.offset) {
+            // Not what a full or broken disk says: so many bytes, there, from this memory, are not to its liking.
+            Err(error) if *way == Way::PastCache && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                self.switch(way, Way::ThroughCacheOnly)?;
+                self.file.write_all_at(bytes, piece.offset)?;
+            }
+            written => written?,
+        }
+        Ok(if *way == Way::PastCache { 0 } else { bytes.len() as u64 })
+    }
+
+    fn switch(&self, way: &mut Way, wanted: Way) -> io::Result<()> {
+        if *way == wanted || *way == Way::ThroughCacheOnly {
+            return Ok(());
+        }
+        let flags = rustix::fs::fcntl_getfl(&self.file)?;
+        let flags = if wanted == Way::PastCache { flags | OFlags::DIRECT } else { flags - OFlags::DIRECT };
+        *way = match rustix::fs::fcntl_setfl(&self.file, flags) {
+            Ok(()) => wanted,
+            Err(Errno::INVAL) if wanted == Way::PastCache => Way::ThroughCacheOnly,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(())
+    }
+}
+
+/// Cuts `total` bytes from `offset` on at pages.
+fn pieces(offset: u64, total: usize) -> impl Iterator<Item = Piece> {
+    let mut left = total;
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        let to_page = (at.next_multiple_of(PAGE_BYTES as u64) - at).min(left as u64);
+        let length = match usize::try_from(to_page).unwrap_or(left) {
+            0 if left >= PAGE_BYTES => PIECE_BYTES.min(left - left % PAGE_BYTES),
+            0 => left,
+            to_page => to_page,
+        };
+        let piece = Piece { offset: at, length, is_whole_pages: to_page == 0 && length >= PAGE_BYTES };
+        left -= length;
+        at += length as u64;
+        (length > 0).then_some(piece)
+    })
+}
+
+/// Hands out the bytes of several buffers one behind the other.
+struct Gather<'a> {
+    parts: std::slice::Iter<'a, Bytes>,
+    current: &'a [u8],
+}
+
+impl Gather<'_> {
+    fn fill(&mut self, mut room: &mut [u8]) {
+        while !room.is_empty() {
+            if self.current.is_empty() {
+                let Some(part) = self.parts.next() else { return };
+                self.current = part;
+            }
+            let (now, later) = self.current.split_at(self.current.len().min(room.len()));
+            let (filled, empty) = room.split_at_mut(now.len());
+            filled.copy_from_slice(now);
+            (self.current, room) = (later, empty);
+        }
+    }
+}
+
+/// Memory of one piece that begins at a page.
+fn aligned(memory: &mut Vec<u8>) -> io::Result<&mut [u8]> {
+    memory.resize(PIECE_BYTES + PAGE_BYTES, 0);
+    let start = memory.as_ptr().align_offset(PAGE_BYTES);
+    memory.get_mut(start..start.saturating_add(PIECE_BYTES)).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+impl DiskFile for DirectFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_parts(&[Bytes::copy_from_slice(bytes)], offset).map(drop)
+    }
+
+    fn write_parts(&self, parts: &[Bytes], offset: u64) -> io::Result<u64> {
+        let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gather = Gather { parts: parts.iter(), current: &[] };
+        GATHERED.with_borrow_mut(|memory| {
+            let memory = aligned(memory)?;
+            let mut cached = 0;
+            for piece in pieces(offset, parts.iter().map(Bytes::len).sum()) {
+                let Some(bytes) = memory.get_mut(..piece.length) else { return Err(io::ErrorKind::OutOfMemory.into()) };
+                gather.fill(bytes);
+                cached += self.write(&mut way, &piece, bytes)?;
+            }
+            Ok(cached)
+        })
+    }
+
+    fn read_at(&self, buffer: &mut Vec<u8>, length: usize, offset: u64) -> io::Result<()> {
+        let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        self.switch(&mut way, Way::ThroughCache)?;
+        DiskFile::read_at(&self.file, buffer, length, offset)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        DiskFile::size(&self.file)
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        self.file.reserve(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        self.file.drop_cache()
+    }
+}
+
+#[cfg(test)]
+mod tests;
