@@ -172,6 +172,13 @@ impl DiskFile for DirectFile {
         self.file.reserve(bytes)
     }
 
+    fn write_soon(&self, offset: u64, bytes: u64) {
+        // What went past the cache is written.
+        if *self.way.lock().unwrap_or_else(PoisonError::into_inner) == Way::ThroughCacheOnly {
+            self.file.write_soon(offset, bytes);
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }

@@ -54,7 +54,8 @@ def head(form, profile):
     lines = [
         f"`tests/peers/run {form.name}`: {machine.description()}. {'; '.join(versions)}. Services, clients and peers "
         f"on the same machine, over loopback, in turn; medians of {form.times}. Ours built with cargo's profile "
-        f"`{profile}`, durable and verified in every row.",
+        f"`{profile}`{' and jemalloc, as `deploy/README.md` says' if profile == 'dist' else ''}, durable and verified "
+        "in every row.",
     ]
     if form.name == "short":
         lines.append("The short form shows that everything works; its sizes are too small for its figures to say much.")
