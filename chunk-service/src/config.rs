@@ -151,7 +151,8 @@ pub struct Tuning {
     /// The same of all silver and bronze chunks together; while there are more, each is synced batch by batch. 0 for any
     #[arg(long, env = "MINI_TECTONIC_UNSYNCED_MAX_OF_ALL", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     pub unsynced_max_of_all: u64,
-    /// Chunks of at least this size are written past the page cache, where the file system can do that. 0 for none
+    /// Chunks of at least this size, said beforehand, are written past the page cache, where the file system can do that. 0
+    /// for none
     #[arg(long, env = "MINI_TECTONIC_DIRECT_FROM", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
     pub direct_from: u64,
     /// Chunks of at most this size are acknowledged from the journal: one sync for many of them. 0 for none, at most 256KiB

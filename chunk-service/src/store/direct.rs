@@ -6,7 +6,8 @@
 //! waits for the sync like everything else. The sync stays what makes the file durable: the disk may have a cache of its
 //! own, and the file's length is in the file system's journal.
 //!
-//! Where a file system does not take that, now or at a later write, the file is written like any other.
+//! Where a file system says that it does not do that, or refuses a write, the file is written like any other. One that takes
+//! the flag and writes through its cache all the same, without saying so, has a sync at the end that finds more to do.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -15,7 +16,8 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use rustix::fs::OFlags;
+use proto::failpoint;
+use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::disk::DiskFile;
@@ -59,7 +61,8 @@ struct Piece {
 impl DirectFile {
     /// A new file, to be written through this descriptor.
     pub(super) fn new(file: File) -> Self {
-        Self { file, way: Mutex::new(Way::ThroughCache) }
+        let way = if is_offered(&file) { Way::ThroughCache } else { Way::ThroughCacheOnly };
+        Self { file, way: Mutex::new(way) }
     }
 
     /// Writes all of a piece. Returns how many of its bytes are in the cache only.
@@ -90,6 +93,16 @@ impl DirectFile {
         };
         Ok(())
     }
+}
+
+/// Whether the file system writes whole pages past its cache, as far as it says. ext4 that keeps data in its journal, for one,
+/// takes the flag and does not.
+fn is_offered(file: &File) -> bool {
+    let Ok(stat) = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) else { return true };
+    // Of Linux 6.1 (`statx(2)`); before, the first write tells.
+    let says = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
+    let fits = |align: u32| (1..=PAGE_BYTES as u64).contains(&u64::from(align));
+    !says || (fits(stat.stx_dio_mem_align) && fits(stat.stx_dio_offset_align))
 }
 
 /// Cuts `total` bytes from `offset` on at pages.
@@ -145,6 +158,9 @@ impl DiskFile for DirectFile {
 
     fn write_parts(&self, parts: &[Bytes], offset: u64) -> io::Result<u64> {
         let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        if *way == Way::ThroughCacheOnly {
+            return self.file.write_parts(parts, offset);
+        }
         let mut gather = Gather { parts: parts.iter(), current: &[] };
         GATHERED.with_borrow_mut(|memory| {
             let memory = aligned(memory)?;
@@ -153,6 +169,7 @@ impl DiskFile for DirectFile {
                 let Some(bytes) = memory.get_mut(..piece.length) else { return Err(io::ErrorKind::OutOfMemory.into()) };
                 gather.fill(bytes);
                 cached += self.write(&mut way, &piece, bytes)?;
+                failpoint!("put.part_written");
             }
             Ok(cached)
         })

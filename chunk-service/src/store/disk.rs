@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use proto::failpoint;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
@@ -112,6 +113,7 @@ pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
         let mut at = offset;
         for part in parts {
             self.write_at(part, at)?;
+            failpoint!("put.part_written");
             at = at.saturating_add(part.len() as u64);
         }
         Ok(at - offset)
@@ -435,6 +437,20 @@ mod tests {
             assert!([None, Some(b"content".to_vec())].contains(&file.read_cached(7)));
             assert_eq!(file.read_cached(8), None, "it is shorter");
         }
+    }
+
+    #[test]
+    fn only_files_that_are_large_enough_are_written_past_the_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open_folder(folder.path()).unwrap();
+        let in_memory = u32::try_from(rustix::fs::fstatfs(&disk.folder).unwrap().f_type) == Ok(TMPFS);
+        let disk = disk.writing_directly(Some(8192)).unwrap();
+        let is_direct =
+            |name, bytes| format!("{:?}", disk.create_sized(name, bytes).unwrap()).starts_with("DirectFile");
+        assert!(!is_direct("small", 8191));
+        assert_eq!(is_direct("large", 8192), !in_memory);
+        let disk = disk.writing_directly(None).unwrap();
+        assert!(!format!("{:?}", disk.create_sized("any", 1 << 30).unwrap()).starts_with("DirectFile"));
     }
 
     #[test]

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use proto::capability::ChunkBinding;
 use proto::checksum::{ChunkHasher, ChunkSums};
-use proto::failpoint;
 use proto::limits::MIB;
 
 use super::disk::DiskFile;
@@ -165,10 +164,7 @@ impl Landing {
     /// Writes the next bytes, unhashed. After an error it is of no use.
     pub(crate) fn land(&mut self, parts: &[Bytes]) -> io::Result<()> {
         match &mut self.target {
-            Target::File(file) => {
-                self.unsynced += file.write_parts(parts, self.landed)?;
-                failpoint!("put.part_written");
-            }
+            Target::File(file) => self.unsynced += file.write_parts(parts, self.landed)?,
             Target::Memory(bytes) => parts.iter().for_each(|part| bytes.extend_from_slice(part)),
             Target::Compare(_) => {}
         }

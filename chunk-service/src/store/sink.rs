@@ -13,7 +13,9 @@
 //! 121 ms without a bound, 66, 44 and 32 ms with 32, 16 and 8 MiB, no less with 4 or 2; the writers lost a fifth with 8 MiB,
 //! and two fifths with 2. Hence the default of 8 MiB. What many such writes leave unsynced together has a bound as well: while
 //! there is more, each of them syncs what it has before it writes on, so that it adds one batch at most. What goes past the
-//! page cache (`direct`) is written when it is handed over, and does not count.
+//! page cache (`direct`) is written when it is handed over, and does not count: a sync of gold's leaves it to the disk's own
+//! cache. Two bronze writers and two readers of 64 MiB beside gold's: its durable writes had 13.1 and 13.1 ms at the 99th
+//! percentile with theirs past the cache, 12.7 and 14.1 through it; without a scheduler 15.8 and 14.9 against 17.8 and 19.4.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -14,6 +15,20 @@ fn create(path: &Path) -> DirectFile {
 
 fn way(file: &DirectFile) -> Way {
     *file.way.lock().unwrap()
+}
+
+/// Whether this folder's file system takes a page past its cache, found out by other means.
+fn goes_past_the_cache(folder: &Path) -> bool {
+    let path = folder.join("probe");
+    let file = create(&path).file;
+    let flags = OFlags::WRONLY | OFlags::DIRECT;
+    let opened = rustix::fs::open(&path, flags, rustix::fs::Mode::empty());
+    let mut memory = Vec::new();
+    let page = &aligned(&mut memory).unwrap()[..PAGE_BYTES];
+    let written = opened.map(|probe| File::from(probe).write(page));
+    let stat = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).unwrap();
+    let says_no = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0 && stat.stx_dio_offset_align == 0;
+    matches!(written, Ok(Ok(PAGE_BYTES))) && !says_no
 }
 
 /// Cuts bytes into parts of these lengths; what is left is a part as well.
@@ -52,7 +67,7 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.blob");
-        let file = create(&path);
+        let (file, goes_past) = (create(&path), goes_past_the_cache(folder.path()));
         let lengths = batches.iter().map(|batch| batch.iter().sum::<usize>());
         let bytes = pattern(lengths.sum(), u64::from(seed));
         file.reserve(1 + bytes.len() as u64).unwrap();
@@ -61,7 +76,7 @@ proptest! {
             let length = batch.iter().sum::<usize>();
             let cached = file.write_parts(&cut(&bytes[at..at + length], batch), at as u64).unwrap();
             let whole_pages = ((at + length) as u64 / PAGE * PAGE).saturating_sub((at as u64).next_multiple_of(PAGE));
-            let expected = if way(&file) == Way::ThroughCacheOnly { length as u64 } else { length as u64 - whole_pages };
+            let expected = if goes_past { length as u64 - whole_pages } else { length as u64 };
             prop_assert_eq!(cached, expected, "{} bytes at {}", length, at);
             at += length;
         }
@@ -99,13 +114,30 @@ fn a_file_system_that_takes_nothing_past_its_cache_is_written_to_through_it() {
     assert!(!rustix::fs::fcntl_getfl(&file.file).unwrap().contains(OFlags::DIRECT));
 }
 
-/// A file that was not opened for writing refuses with another errno than a file system does.
+/// Nothing can be written behind the greatest offset, through the cache or past it, and the system says so as it says that a
+/// write past the cache is not to its liking.
 #[test]
-fn an_error_of_the_disk_is_no_reason_to_write_again() {
+fn a_write_that_is_refused_past_the_cache_is_tried_through_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = create(&folder.path().join("x.blob"));
+    let error = file.write_parts(&cut(&pattern(PAGE_BYTES, 1), &[]), 1 << 63).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::INVAL.raw_os_error()));
+    assert_eq!(way(&file), Way::ThroughCacheOnly);
+    assert!(!rustix::fs::fcntl_getfl(&file.file).unwrap().contains(OFlags::DIRECT));
+    let bytes = pattern(PAGE_BYTES + 1, 2);
+    assert_eq!(file.write_parts(&cut(&bytes, &[]), 0).unwrap(), bytes.len() as u64, "so is all that follows");
+    let mut read = Vec::new();
+    DiskFile::read_at(&file, &mut read, bytes.len(), 0).unwrap();
+    assert!(read == bytes);
+}
+
+#[test]
+fn an_error_of_the_disk_is_no_reason_to_write_through_the_cache() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.blob");
     drop(create(&path));
     let file = DirectFile::new(File::open(&path).unwrap());
     let error = file.write_parts(&cut(&pattern(PAGE_BYTES, 1), &[]), 0).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(Errno::BADF.raw_os_error()));
+    assert_eq!(way(&file) == Way::PastCache, goes_past_the_cache(folder.path()));
 }
