@@ -35,7 +35,8 @@ struct Real {
 impl Real {
     fn new(tuning: Tuning) -> Self {
         let (folder, calls, tasks) = (tempfile::tempdir().unwrap(), Controller::default(), TaskGroup::new());
-        let disk = FaultyDisk::new(Arc::new(FolderDisk::open_folder(folder.path()).unwrap()), calls.clone());
+        let disk = FolderDisk::open_folder(folder.path()).unwrap().writing_directly(tuning.written_directly()).unwrap();
+        let disk = FaultyDisk::new(Arc::new(disk), calls.clone());
         let tuning = Tuning { chunk_low_watermark: 0, ..tuning };
         let blocking = Blocking::new(tuning.rules(), tasks.broken_signal());
         let store = ChunkStore::new(
@@ -154,6 +155,29 @@ async fn writes_below_gold_are_synced_as_they_go_and_gold_s_once() {
         assert!(between.contains(&syncs), "{class:?} with {unsynced_max}: {syncs}");
         get(&real.store, number, &bytes).await;
     }
+}
+
+/// No frame, no break and no end of it is at a page.
+#[tokio::test]
+async fn a_write_past_the_cache_is_gone_on_with_wherever_its_stream_broke() {
+    let real = Real::new(Tuning { direct_from: 1, ..Tuning::default() });
+    let (bytes, place, tenant) = (pattern((3 << 20) + 77, 7), place(1), "posts".parse().unwrap());
+    let size = Announced { exact: Some(bytes.len() as u64), most: u64::MAX };
+    let mut from = 0;
+    for to in [1, 4095, 100_001, (2 << 20) + 4095, bytes.len()] {
+        let mut claim = real.store.claim_for_write(&place, from as u64).await.unwrap();
+        let mut sink = real.store.begin(&mut claim, &tenant, place, from as u64, size).await.unwrap();
+        for frame in bytes[from..to].chunks(100_003) {
+            sink.push(Bytes::copy_from_slice(frame)).await.unwrap();
+        }
+        from = to;
+        if to < bytes.len() {
+            real.store.park(claim, sink).await.unwrap();
+        } else {
+            real.store.complete(claim, sink, Stated { size_bytes: size.exact, sha256: None }).await.unwrap();
+        }
+    }
+    get(&real.store, 1, &bytes).await;
 }
 
 /// Two writes side by side, so that neither alone meets its own bound.
