@@ -71,7 +71,7 @@ async fn act(client: &Client, ledger: &Ledger, dice: &Dice) -> Result<(), String
 async fn put(client: &Client, ledger: &Ledger, size: usize) -> Result<(), String> {
     let entry = ledger.begin_put(size);
     // A chunk whose size is not known is never written past the page cache.
-    let is_stream = entry.number % 2 == 0;
+    let is_stream = entry.number.is_multiple_of(2);
     let source = match entry.bytes() {
         bytes if is_stream => Source::Reader(Box::new(Cursor::new(bytes))),
         bytes => Source::Bytes(bytes.into()),
