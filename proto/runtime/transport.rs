@@ -8,6 +8,7 @@ mod connection;
 mod deadline;
 mod lane;
 mod limits;
+mod parted;
 mod request;
 mod rest;
 mod serving;

@@ -9,11 +9,10 @@
 //! Where a file system says that it does not do that, or refuses a write, the file is written like any other. One that takes
 //! the flag and writes through its cache all the same, without saying so, has a sync at the end that finds more to do.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use proto::failpoint;
@@ -29,9 +28,28 @@ const PAGE_BYTES: usize = 4096;
 /// would only be more memory for each thread.
 const PIECE_BYTES: usize = 256 * 1024;
 
-thread_local! {
-    /// What a piece is gathered in; one for each thread that writes, and gone with it.
-    static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+/// So much memory of pieces is kept while nobody writes.
+const IDLE_PIECES: usize = 8;
+
+/// What pieces are gathered in: one for each write that is under way, and lent to the next. One for each thread were many
+/// more: whose turn it is, and on which of the threads, changes from batch to batch.
+#[derive(Debug, Default)]
+pub(super) struct PieceMemory(Mutex<Vec<Vec<u8>>>);
+
+impl PieceMemory {
+    fn lend<T>(&self, write: impl FnOnce(&mut [u8]) -> io::Result<T>) -> io::Result<T> {
+        let mut memory = self.idle().pop().unwrap_or_default();
+        let written = aligned(&mut memory).and_then(write);
+        let mut idle = self.idle();
+        if idle.len() < IDLE_PIECES {
+            idle.push(memory);
+        }
+        written
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How the next write goes to the disk.
@@ -47,6 +65,7 @@ enum Way {
 #[derive(Debug)]
 pub(super) struct DirectFile {
     file: File,
+    memory: Arc<PieceMemory>,
     way: Mutex<Way>,
 }
 
@@ -60,9 +79,9 @@ struct Piece {
 
 impl DirectFile {
     /// A new file, to be written through this descriptor.
-    pub(super) fn new(file: File) -> Self {
+    pub(super) fn new(file: File, memory: Arc<PieceMemory>) -> Self {
         let way = if is_offered(&file) { Way::ThroughCache } else { Way::ThroughCacheOnly };
-        Self { file, way: Mutex::new(way) }
+        Self { file, memory, way: Mutex::new(way) }
     }
 
     /// Writes all of a piece. Returns how many of its bytes are in the cache only.
@@ -162,8 +181,7 @@ impl DiskFile for DirectFile {
             return self.file.write_parts(parts, offset);
         }
         let mut gather = Gather { parts: parts.iter(), current: &[] };
-        GATHERED.with_borrow_mut(|memory| {
-            let memory = aligned(memory)?;
+        self.memory.lend(|memory| {
             let mut cached = 0;
             for piece in pieces(offset, parts.iter().map(Bytes::len).sum()) {
                 let Some(bytes) = memory.get_mut(..piece.length) else { return Err(io::ErrorKind::OutOfMemory.into()) };

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use proto::failpoint;
@@ -20,7 +20,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::direct::DirectFile;
+use super::direct::{DirectFile, PieceMemory};
 
 /// Folder within the folder for files that are of no use and may still tell something. What is in it is never read, used
 /// or deleted by the service.
@@ -153,6 +153,7 @@ pub(crate) struct FolderDisk {
     in_kernel: bool,
     /// Files of this size and more are written past the page cache; `None` for none.
     direct_from: Option<u64>,
+    pieces: Arc<PieceMemory>,
 }
 
 impl FolderDisk {
@@ -161,7 +162,8 @@ impl FolderDisk {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
         let in_kernel = whole_sync::is_known_to_work(&folder)?;
-        Ok(Self { folder, path: path.to_path_buf(), making: Mutex::default(), in_kernel, direct_from: None })
+        let (path, making, pieces) = (path.to_path_buf(), Mutex::default(), Arc::default());
+        Ok(Self { folder, path, making, in_kernel, direct_from: None, pieces })
     }
 
     /// The same, which writes files of this size and more past the page cache; `None` for none.
@@ -255,7 +257,7 @@ impl Disk for FolderDisk {
     fn create_sized(&self, name: &str, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
         let file = self.make(name)?;
         let directly = self.direct_from.is_some_and(|from| bytes >= from);
-        Ok(if directly { Box::new(DirectFile::new(file)) } else { Box::new(file) })
+        Ok(if directly { Box::new(DirectFile::new(file, Arc::clone(&self.pieces))) } else { Box::new(file) })
     }
 
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn DiskFile>>> {

@@ -17,6 +17,7 @@ use tonic::codegen::http::Request;
 
 use super::connection::ConnectionInfo;
 use super::limits::TransportLimits;
+use super::parted::Parted;
 use super::rest::Read;
 use crate::error::{Classify, Details, Reason};
 use crate::status::to_status;
@@ -36,7 +37,7 @@ pub(super) fn receive(mut request: Request<Body>) -> Request<Body> {
     let (limits, is_stream) = (info.gate.limits(), crate::STREAMING_METHOD_PATHS.contains(&request.uri().path()));
     request.map(|body| {
         let body = Body::new(Read::to_its_end(body, limits.request_stall));
-        if is_stream { body } else { Body::new(Timely::new(body, limits)) }
+        if is_stream { Body::new(Parted::new(body)) } else { Body::new(Timely::new(body, limits)) }
     })
 }
 

@@ -10,7 +10,8 @@ use crate::store::testing::world::pattern;
 const PAGE: u64 = PAGE_BYTES as u64;
 
 fn create(path: &Path) -> DirectFile {
-    DirectFile::new(File::options().read(true).write(true).create_new(true).open(path).unwrap())
+    let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
+    DirectFile::new(file, Arc::default())
 }
 
 fn way(file: &DirectFile) -> Way {
@@ -136,7 +137,7 @@ fn an_error_of_the_disk_is_no_reason_to_write_through_the_cache() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.blob");
     drop(create(&path));
-    let file = DirectFile::new(File::open(&path).unwrap());
+    let file = DirectFile::new(File::open(&path).unwrap(), Arc::default());
     let error = file.write_parts(&cut(&pattern(PAGE_BYTES, 1), &[]), 0).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(Errno::BADF.raw_os_error()));
     assert_eq!(way(&file) == Way::PastCache, goes_past_the_cache(folder.path()));
