@@ -89,7 +89,9 @@ impl http_body::Body for Parted {
         let behind = self.body.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(behind.lower().saturating_add(waiting));
-        behind.upper().and_then(|upper| upper.checked_add(waiting)).map(|upper| hint.set_upper(upper));
+        if let Some(upper) = behind.upper().and_then(|upper| upper.checked_add(waiting)) {
+            hint.set_upper(upper);
+        }
         hint
     }
 }
@@ -103,7 +105,7 @@ mod tests {
     fn message(length: usize) -> Vec<u8> {
         let mut message = vec![0];
         message.extend(u32::try_from(length).unwrap().to_be_bytes());
-        message.extend((0..length).map(|at| at as u8));
+        message.resize(HEAD_BYTES + length, 7);
         message
     }
 
