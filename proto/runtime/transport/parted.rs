@@ -100,8 +100,16 @@ impl http_body::Body for Parted {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message as _;
+    use tokio::sync::mpsc;
+    use tonic::Streaming;
+    use tonic::codec::Codec as _;
+    use tonic_prost::ProstCodec;
 
+    use super::super::request::tests::Sent;
     use super::*;
+    use crate::limits::FRAME_BYTES;
+    use crate::pb::{ChunkData, WriteChunkRequest};
 
     fn message(length: usize) -> Vec<u8> {
         let mut message = vec![0];
@@ -127,6 +135,33 @@ mod tests {
         let both = [message(300), message(0), message(7)].concat();
         assert_eq!(parts(&[&both]), [5, 300, 5, 5, 7]);
         assert_eq!(parts(&[&both[..3], &both[3..100], &both[100..312], &both[312..]]), [3, 2, 95, 205, 5, 2, 3, 7]);
+    }
+
+    /// A node once held more than twice what it had received and not yet written.
+    #[tokio::test]
+    async fn what_was_received_takes_no_more_memory_than_its_message() {
+        let content = Bytes::from(vec![7; usize::try_from(FRAME_BYTES).unwrap()]);
+        let data = ChunkData { content: content.clone(), ..ChunkData::default() };
+        let encoded = WriteChunkRequest { data: Some(data), ..WriteChunkRequest::default() }.encode_to_vec();
+        let mut frame = message(encoded.len());
+        frame.splice(HEAD_BYTES.., encoded);
+        let (sender, receiver) = mpsc::channel(3);
+        for _ in 0..3 {
+            sender.send(Bytes::from(frame.clone())).await.unwrap();
+        }
+        drop(sender);
+        let decoder = ProstCodec::<(), WriteChunkRequest>::default().decoder();
+        let mut stream = Streaming::new_request(decoder, Parted::new(Body::new(Sent(receiver))), None, None);
+        let mut received = Vec::new();
+        while let Some(message) = stream.message().await.unwrap() {
+            received.push(message.data.unwrap().content);
+        }
+        drop(stream);
+        assert_eq!(received, [content.clone(), content.clone(), content]);
+        for bytes in received {
+            let (length, room) = (bytes.len(), bytes.try_into_mut().unwrap().capacity());
+            assert!(room < length + length / 8, "{room} for {length}");
+        }
     }
 
     proptest! {

@@ -110,7 +110,7 @@ impl http_body::Body for Timely {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use tokio::sync::mpsc;
@@ -120,7 +120,7 @@ mod tests {
     use crate::status::from_status;
 
     /// A body of what is sent to it.
-    struct Sent(mpsc::Receiver<Bytes>);
+    pub(in super::super) struct Sent(pub(in super::super) mpsc::Receiver<Bytes>);
 
     impl http_body::Body for Sent {
         type Data = Bytes;
