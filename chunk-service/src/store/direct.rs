@@ -25,10 +25,10 @@ use super::disk::DiskFile;
 /// and is written to through the cache.
 const PAGE_BYTES: usize = 4096;
 /// So much is written at a time. One write of 256 KiB after the other keeps a disk busy that does 1.2 GB/s; more in one
-/// would only be more memory for each thread.
+/// would only be more memory for each of them.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// So much memory of pieces is kept while nobody writes.
+/// Memory of so many pieces is kept while nobody writes: 2 MiB.
 const IDLE_PIECES: usize = 8;
 
 /// What pieces are gathered in: one for each write that is under way, and lent to the next. One for each thread were many

@@ -153,6 +153,7 @@ pub(crate) struct FolderDisk {
     in_kernel: bool,
     /// Files of this size and more are written past the page cache; `None` for none.
     direct_from: Option<u64>,
+    /// Shared by all files that are.
     pieces: Arc<PieceMemory>,
 }
 
